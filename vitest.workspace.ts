@@ -1,0 +1,14 @@
+import { defineConfig } from "vitest/config"
+
+const conditions = ["@tinkex/source", "module", "node", "development|production"]
+
+const project = (name: string) => ({
+  extends: true as const,
+  test: { name, root: `./packages/${name}`, include: ["test/**/*.test.ts"] }
+})
+
+export default defineConfig({
+  resolve: { conditions },
+  ssr: { resolve: { conditions } },
+  test: { projects: ["supervision", "tinker", "emulator", "training", "recovery", "cli"].map(project) }
+})

@@ -1,1 +1,2 @@
-export {}
+export * as LanguageModel from "./LanguageModel.ts"
+export * as Optimizer from "./Optimizer.ts"

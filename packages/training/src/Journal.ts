@@ -1,0 +1,115 @@
+/**
+ * The append-only record of a run. Guarantees:
+ *
+ * - **J1** `append` returns when the record, and everything before it, would survive a power loss; concurrent appends share one
+ *   flush;
+ * - **J2** the order of the records is the order of the calls, lazy ones included, and their numbers have no gap;
+ * - **J3** one writer: a run that is open cannot be opened again, by this process or by another, and is free at the moment its
+ *   writer dies, however it dies;
+ * - **J4** a writer that is no longer the newest is refused (`Fenced`) and has written nothing;
+ * - **J5** after a failed write or flush nothing more is written: every later append fails in the same way, since nobody can
+ *   know what the disk holds;
+ * - **J6** a tail that a crash has torn off is cut when the run is opened. Damage anywhere else stops with `JournalCorrupt`, and
+ *   the file is left as it is.
+ *
+ * Not guaranteed: that the last record survives a disk that lies about a flush, or that J3 holds on a network file system
+ * without locks.
+ */
+import * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import type * as Path from "effect/Path"
+import type * as Scope from "effect/Scope"
+import * as journalFolder from "./internal/journalFolder.ts"
+import { runName } from "./internal/runName.ts"
+import { Fenced, JournalError, LeaseHeld, RunNotFound } from "./JournalError.ts"
+import type { JournalRecord, Stamped } from "./JournalRecord.ts"
+
+export { JournalError } from "./JournalError.ts"
+
+/** A run that is open for writing, until its scope closes. */
+export interface OpenJournal {
+  readonly run: string
+  /** The number of this writer. Its `Epoch` record is written already. */
+  readonly epoch: number
+  /** What stood in the journal before this writer. */
+  readonly records: ReadonlyArray<Stamped>
+  /** There is proof that no other process can still act for this run, so that its live model may be continued (RP22). */
+  readonly formerOwnerDead: boolean
+  /** Returns when the record is durable. */
+  readonly append: (record: JournalRecord) => Effect.Effect<void, JournalError>
+  /** Keeps the order and returns at once; durable with the next `append`, or when the run is closed. */
+  readonly appendLazy: (record: JournalRecord) => Effect.Effect<void, JournalError>
+}
+
+/** Where the journals of all runs are kept. */
+export class Journal extends Context.Service<
+  Journal,
+  {
+    /**
+     * Takes the run and reads what it has written. Does not wait: `LeaseHeld` if somebody else has it. A run is named by
+     * 1 to 120 of `A-Z a-z 0-9 . _ -`, not beginning with a dot; one that does not exist is begun. Closing the scope makes the
+     * rest durable and gives the run up.
+     */
+    readonly open: (run: string) => Effect.Effect<OpenJournal, JournalError, Scope.Scope>
+    /** What a run has written so far. Takes no lease and writes nothing, so it may be called while the run is going on. */
+    readonly read: (run: string) => Effect.Effect<ReadonlyArray<Stamped>, JournalError>
+    /** The names of all runs, sorted. */
+    readonly list: Effect.Effect<ReadonlyArray<string>, JournalError>
+  }
+>()("@tinkex/training/Journal") {
+  /** Journals that live as long as the layer: for tests, and for runs that nobody wants to resume. */
+  static readonly layerMemory: Layer.Layer<Journal> = Layer.sync(Journal, () => {
+    const runs = new Map<string, { readonly records: Array<Stamped>; epoch: number; open: boolean }>()
+    const names = () => [...runs.keys()].toSorted()
+
+    const open = Effect.fn("Journal.open")(function* (name: string) {
+      const run = yield* runName(name)
+      const log = runs.get(run) ?? { records: [], epoch: 0, open: false }
+      runs.set(run, log)
+      if (log.open) {
+        return yield* new JournalError({ reason: new LeaseHeld({ run, owner: journalFolder.thisProcess }) })
+      }
+      yield* Effect.acquireRelease(
+        Effect.sync(() => (log.open = true)),
+        () => Effect.sync(() => (log.open = false))
+      )
+      const records = [...log.records]
+      const epoch = ++log.epoch
+      const append = Effect.fnUntraced(function* (record: JournalRecord) {
+        if (epoch !== log.epoch || !log.open) {
+          const why = log.open ? `writer ${log.epoch} has taken over` : "it was closed"
+          return yield* new JournalError({ reason: new Fenced({ run, epoch, why }) })
+        }
+        log.records.push({ n: log.records.length, epoch, t: yield* DateTime.now, record })
+      })
+      const owner = { ...journalFolder.thisProcess, bootId: null, file: null }
+      yield* append({ _tag: "Epoch", owner, formerOwnerDead: true })
+      return { run, epoch, records, formerOwnerDead: true, append, appendLazy: append }
+    })
+
+    const read = Effect.fn("Journal.read")(function* (name: string) {
+      const run = yield* runName(name)
+      const log = runs.get(run)
+      if (log === undefined) {
+        return yield* new JournalError({ reason: new RunNotFound({ run, where: "memory", known: names() }) })
+      }
+      return [...log.records]
+    })
+
+    return Journal.of({ open, read, list: Effect.sync(names) })
+  })
+
+  /**
+   * One folder for each run below `directory`, which is made when the first run is opened. A record is a line
+   * `<CRC-32> <bytes> <JSON>` of the file `journal.log`, fit for `less` and `grep`; `lock.db` beside it is the lease.
+   */
+  static readonly layerFileSystem = (
+    directory: string
+  ): Layer.Layer<Journal, never, FileSystem.FileSystem | Path.Path> =>
+    Layer.effect(Journal, Effect.map(journalFolder.make(directory), Journal.of))
+}
+
+export const { layerFileSystem, layerMemory } = Journal

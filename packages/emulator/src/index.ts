@@ -1,2 +1,3 @@
+export * as CheckpointStore from "./CheckpointStore.ts"
 export * as LanguageModel from "./LanguageModel.ts"
 export * as Optimizer from "./Optimizer.ts"

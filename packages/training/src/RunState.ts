@@ -182,13 +182,14 @@ const inAttempt = (state: RunState, number: number, change: (attempt: AttemptSta
 const committed = (state: RunState, number: number, step: number): RunState => {
   const attempt = state.attempts.findLast((attempt) => attempt.attempt === number)
   if (attempt === undefined || attempt.committed !== step) return state
-  const progress = step + 1 > state.highWater
-  return inAttempt(
-    progress ? { ...state, highWater: step + 1, attemptsWithoutProgress: 0 } : state,
-    number,
-    (attempt) => prune(state, { ...attempt, committed: step + 1 })
-  )
+  const progress = step + 1 > state.highWater ? { ...state, highWater: step + 1, attemptsWithoutProgress: 0 } : state
+  const next = { ...progress, proven: provenBy(attempt, progress.proven) }
+  return inAttempt(next, number, (attempt) => prune(next, { ...attempt, committed: step + 1 }))
 }
+
+/** An attempt that has committed a step is the best proof that what it was loaded from can carry a run. */
+const provenBy = (attempt: AttemptState, proven: ReadonlySet<string>): ReadonlySet<string> =>
+  attempt.from === null || proven.has(attempt.from) ? proven : new Set(proven).add(attempt.from)
 
 const settled = (state: RunState): RunState => ({
   ...state,

@@ -1,1 +1,3 @@
-export {}
+export * as RecoveryError from "./RecoveryError.ts"
+export * as RecoveryEvent from "./RecoveryEvent.ts"
+export * as RecoveryPolicy from "./RecoveryPolicy.ts"

@@ -1,0 +1,58 @@
+/** Makes training clients; what they share, the session and its heartbeats, lives as long as the layer. */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { RestClient } from "./RestClient.ts"
+import type { TinkerError } from "./TinkerError.ts"
+import type { TrainingClient } from "./TrainingClient.ts"
+
+/** A new LoRA model on a base model. */
+export interface LoraOptions {
+  readonly baseModel: string
+  /** Default 32. */
+  readonly rank?: number | undefined
+  /** Seed of the LoRA factors. Default: the service's choice. */
+  readonly seed?: number | undefined
+  /** Default true, as the next two; one of the three must be. */
+  readonly trainMlp?: boolean | undefined
+  readonly trainAttn?: boolean | undefined
+  readonly trainUnembed?: boolean | undefined
+  /** Labels stored with the training run. */
+  readonly userMetadata?: Record<string, string> | undefined
+}
+
+/** A new model that starts as a checkpoint. */
+export interface FromStateOptions {
+  /** Restore the optimizer's state too. */
+  readonly optimizer: boolean
+  /** Default: the checkpoint's. */
+  readonly baseModel?: string | undefined
+  readonly userMetadata?: Record<string, string> | undefined
+}
+
+/** A live model whose former client is dead. Two clients on one model break its order: make sure of the death. */
+export interface AttachOptions {
+  readonly modelId: string
+  readonly sessionId: string
+  /** The number that the first operation gets. */
+  readonly nextSeq: number
+}
+
+/** Closing a scope stops the clients made in it and leaves their models on the service. */
+export class ServiceClient extends Context.Service<
+  ServiceClient,
+  {
+    /** `create_model` in the current session; returns when the model is ready. */
+    readonly createLoraTrainingClient: (options: LoraOptions) => Effect.Effect<TrainingClient, TinkerError, Scope.Scope>
+    /** A fresh model, loaded from `tinker://<run>/weights/<name>`; returns when it is loaded. */
+    readonly createTrainingClientFromState: (
+      path: string,
+      options: FromStateOptions
+    ) => Effect.Effect<TrainingClient, TinkerError, Scope.Scope>
+    /** Goes on with a live model and keeps its session alive. Sends nothing by itself but heartbeats. */
+    readonly attachTrainingClient: (options: AttachOptions) => Effect.Effect<TrainingClient, TinkerError, Scope.Scope>
+    readonly rest: RestClient["Service"]
+    /** The id of the current session: created when first asked for, and anew after it was found dead. */
+    readonly session: Effect.Effect<string, TinkerError>
+  }
+>()("@tinkex/tinker/ServiceClient") {}

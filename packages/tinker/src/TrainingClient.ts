@@ -1,0 +1,150 @@
+/**
+ * One model on the service, and the only writer to it.
+ *
+ * What a client guarantees:
+ *
+ * - **T1** operations leave in the order in which they were prepared, one in flight, each after its predecessor was accepted;
+ * - **T2** an operation that had no readable answer is sent again with the same sequence number and the same bytes;
+ * - **T3** a number is never skipped: after a submission that was refused or given up, nothing more is sent;
+ * - **T4** interrupting a caller changes neither order nor content: what was submitted is sent, and a prepared operation whose
+ *   fiber fails before it submits fences the client;
+ * - **T5** every wait ends: with a result, a typed error, or the fence.
+ *
+ * It does not promise that a server treats a repeated operation as one: that is a property of the server.
+ */
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type { ApiFuture } from "./ApiFuture.ts"
+import type { TinkerError } from "./TinkerError.ts"
+import type { Datum } from "./wire/Datum.ts"
+import type { TensorData } from "./wire/Tensor.ts"
+
+/** A loss that the service computes. Names that this version does not know are passed on. */
+export type LossFn = "cross_entropy" | "importance_sampling" | "ppo" | "cispo" | "dro" | (string & {})
+
+/** How a batch is judged. */
+export interface LossOptions {
+  readonly loss: LossFn
+  /** Parameters of the loss, such as `clip_low_threshold`. Default: the service's. */
+  readonly lossConfig?: Record<string, number> | undefined
+}
+
+/** AdamW for one step. */
+export interface AdamParams {
+  readonly learningRate: number
+  /** Default 0.9. */
+  readonly beta1?: number | undefined
+  /** Default 0.95. */
+  readonly beta2?: number | undefined
+  /** Default 1e-12. */
+  readonly eps?: number | undefined
+  /** Decoupled. Default 0. */
+  readonly weightDecay?: number | undefined
+  /** Global norm above which gradients are scaled down; 0, the default, never. */
+  readonly gradClipNorm?: number | undefined
+}
+
+/** What a pass over a batch gives: one map of tensors per datum, in order, and metrics reduced over the chunks. */
+export interface ForwardBackwardOutput {
+  readonly lossFnOutputType: string
+  readonly lossFnOutputs: ReadonlyArray<Record<string, TensorData>>
+  readonly metrics: Record<string, number>
+}
+
+/** What an optimizer step gives. */
+export interface OptimStepResult {
+  readonly metrics: Record<string, number>
+}
+
+/** What a save gives: where it is, `tinker://<run>/weights/<name>`. */
+export interface SaveResult {
+  readonly path: string
+}
+
+/** What a load gives. */
+export interface LoadResult {
+  readonly path: string | undefined
+}
+
+/** What the service says about a model. */
+export interface ModelInfo {
+  readonly modelId: string
+  readonly modelName: string | undefined
+  /** Whose tokenizer the model uses, without any variant suffix. */
+  readonly tokenizerId: string | undefined
+  readonly arch: string | undefined
+  readonly isLora: boolean | undefined
+  readonly loraRank: number | undefined
+}
+
+export type OperationKind = "forward_backward" | "forward" | "optim_step" | "save_weights" | "load_weights"
+
+/** An operation that has its place in the sequence and has not been sent. */
+export interface Prepared<A> {
+  readonly kind: OperationKind
+  /** Consecutive wire numbers; more than one where a batch is split. */
+  readonly seqIds: ReadonlyArray<number>
+  /** SHA-256, hex, of what the operation says; the same for another model, another process, another split. */
+  readonly digest: string
+  /**
+   * Sends the operation when its turn has come and returns once the service has accepted it. A second call awaits the same
+   * acceptance. Interrupting the wait does not take the operation back.
+   */
+  readonly submit: Effect.Effect<ApiFuture<A>, TinkerError>
+}
+
+/** The operations of a client, in the two forms in which it offers them. */
+export interface Operations<
+  Wrap extends { readonly pass: unknown; readonly update: unknown; readonly save: unknown; readonly load: unknown }
+> {
+  /** Adds the gradients of a batch to those that wait for the next `optimStep`. */
+  readonly forwardBackward: (
+    data: ReadonlyArray<Datum>,
+    options: LossOptions
+  ) => Effect.Effect<Wrap["pass"], TinkerError>
+  /** The same pass without gradients. */
+  readonly forward: (data: ReadonlyArray<Datum>, options: LossOptions) => Effect.Effect<Wrap["pass"], TinkerError>
+  /** Applies the accumulated gradients and clears them. */
+  readonly optimStep: (params: AdamParams) => Effect.Effect<Wrap["update"], TinkerError>
+  /** Saves weights and optimizer under a name that is new in this run. `ttl` in whole seconds; without one it never expires. */
+  readonly saveState: (
+    name: string,
+    options?: { readonly ttl?: Duration.Input | undefined }
+  ) => Effect.Effect<Wrap["save"], TinkerError>
+  /** Loads a checkpoint; services allow it only as a model's first operation. */
+  readonly loadState: (
+    path: string,
+    options: { readonly optimizer: boolean }
+  ) => Effect.Effect<Wrap["load"], TinkerError>
+}
+
+/** See the top of this module. Made by `ServiceClient`; lives in the scope that it was made in. */
+export interface TrainingClient extends Operations<{
+  pass: ApiFuture<ForwardBackwardOutput>
+  update: ApiFuture<OptimStepResult>
+  save: ApiFuture<SaveResult>
+  load: ApiFuture<LoadResult>
+}> {
+  readonly modelId: string
+  readonly sessionId: string
+  /** The number that the next operation will get. A model's first is 1. */
+  readonly nextSeq: Effect.Effect<number>
+  /** Reserves the place of an operation without sending it, for those who write down first what they are going to send. */
+  readonly prepare: Operations<{
+    pass: Prepared<ForwardBackwardOutput>
+    update: Prepared<OptimStepResult>
+    save: Prepared<SaveResult>
+    load: Prepared<LoadResult>
+  }>
+  readonly info: Effect.Effect<ModelInfo, TinkerError>
+  /** Frees the model on the service. What is saved stays. */
+  readonly unload: Effect.Effect<void, TinkerError>
+  /**
+   * Completes with the first thing that ends this client, or that leaves its state in doubt: an operation that failed after it
+   * was accepted (a failed save or forward pass only where the run itself is lost), a lost run or session, an expired result,
+   * a refused submission, the fence.
+   */
+  readonly failure: Effect.Effect<TinkerError>
+  /** From now on nothing is sent, and whatever is waited for fails with `Fenced`. Idempotent. */
+  readonly fence: (why: string) => Effect.Effect<void>
+}

@@ -1,0 +1,42 @@
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type * as Schema from "effect/Schema"
+import type { TinkerError } from "../TinkerError.ts"
+
+/** An answer of any status, read to its end. */
+export interface Reply {
+  readonly status: number
+  /** Names in lower case. */
+  readonly headers: { readonly [name: string]: string | undefined }
+  readonly body: Uint8Array
+}
+
+/** What to send and what to make of the answer. */
+export interface RequestOptions<A> {
+  /** What the caller is doing, for errors and spans. */
+  readonly operation: string
+  /** Bytes are sent as they are, anything else as JSON. */
+  readonly body?: unknown
+  /** Default `application/json`. */
+  readonly contentType?: string | undefined
+  /** Values that are `undefined` or empty are left out. */
+  readonly query?: Record<string, string | number | boolean | undefined> | undefined
+  readonly headers?: Record<string, string> | undefined
+  /** A schema of the JSON body, or a function of the answer (which has a 2xx status). */
+  readonly decode: Schema.Decoder<A> | ((reply: Reply) => Effect.Effect<A, TinkerError>)
+  /** `none`: one try. Default: until the deadline. */
+  readonly retries?: "default" | "none" | undefined
+  /** Limit of one try. Default 60 seconds. */
+  readonly timeout?: Duration.Input | undefined
+}
+
+/**
+ * The one way to the service: credential, retries with jitter up to the deadline, `Retry-After` and `x-should-retry`, the
+ * billing pause, and the mapping of statuses to reasons.
+ */
+export interface Request {
+  <A>(
+    endpoint: { readonly method: string; readonly path: string },
+    options: RequestOptions<A>
+  ): Effect.Effect<A, TinkerError>
+}

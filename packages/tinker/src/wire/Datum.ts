@@ -1,0 +1,47 @@
+import type { TensorData } from "./Tensor.ts"
+
+/** A part of a model's input. Images and audio travel as they are; this library does not look inside. */
+export type Chunk =
+  | { readonly type: "encoded_text"; readonly tokens: ArrayLike<number> }
+  | {
+      readonly type: "image"
+      readonly data: Uint8Array
+      readonly format: "png" | "jpeg"
+      readonly expectedTokens?: number | undefined
+    }
+  | { readonly type: "dmel"; readonly dmel: Uint8Array }
+
+export interface ModelInput {
+  readonly chunks: ReadonlyArray<Chunk>
+}
+
+/** One training example: what goes in, and the tensors that its loss needs, each aligned with the input. */
+export interface Datum {
+  readonly modelInput: ModelInput
+  readonly lossFnInputs: Readonly<Record<string, TensorData>>
+}
+
+/** An input of one chunk of text. */
+export const fromTokens = (tokens: ArrayLike<number>): ModelInput => ({ chunks: [{ type: "encoded_text", tokens }] })
+
+const tensorBytes = (tensor: TensorData): number =>
+  tensor.data.length * (tensor.dtype === "int64" ? 8 : 4) +
+  (tensor.csr === undefined ? 0 : 8 * (tensor.csr.crow.length + tensor.csr.col.length))
+
+/**
+ * What a datum weighs when a batch is cut into requests, by the API's own rule: 4 bytes a token, the raw bytes of other chunks,
+ * 8 bytes an int64 and 4 a float32 value, 8 for each index of a sparse one.
+ */
+export const estimateBytes = (datum: Datum): number => {
+  let bytes = 0
+  for (const chunk of datum.modelInput.chunks) {
+    bytes +=
+      chunk.type === "encoded_text"
+        ? 4 * chunk.tokens.length
+        : chunk.type === "image"
+          ? chunk.data.byteLength
+          : chunk.dmel.byteLength
+  }
+  for (const tensor of Object.values(datum.lossFnInputs)) bytes += tensorBytes(tensor)
+  return bytes
+}

@@ -1,0 +1,12 @@
+/** Header names of the API, in lower case. */
+export const apiKey = "x-api-key"
+export const idempotencyKey = "x-idempotency-key"
+export const requestIteration = "x-tinker-request-iteration"
+export const requestType = "x-tinker-request-type"
+export const retryCount = "x-stainless-retry-count"
+export const shouldRetry = "x-should-retry"
+export const retryAfterMs = "retry-after-ms"
+export const retryAfter = "retry-after"
+
+export const json = "application/json"
+export const protobuf = "application/x-protobuf"

@@ -1,0 +1,211 @@
+/**
+ * The JSON bodies of the API, key for key as they are on the wire. Unknown fields are dropped on reading, so a server may add
+ * some; an optional field may be absent or null.
+ *
+ * Source: the request and response types of the official client 0.25.
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+
+const optional = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
+
+const orElse = <S extends Schema.Top & { readonly DecodingServices: never }>(schema: S, value: S["Encoded"]) =>
+  schema.pipe(Schema.withDecodingDefaultKey(Effect.succeed(value)))
+
+/** A whole number from 0 on: ids in a sequence, counts, sizes. */
+const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
+const Metadata = Schema.Record(Schema.String, Schema.String)
+
+export const ClientConfigRequest = Schema.Struct({ sdk_version: Schema.String })
+
+/** Limits and switches that the server sets for its clients. */
+export const ClientConfig = Schema.Struct({
+  pjwt_auth_enabled: orElse(Schema.Boolean, false),
+  credential_default_source: orElse(Schema.String, "api_key"),
+  parallel_fwdbwd_chunks: orElse(Schema.Boolean, true),
+  proto_compress_fwdbwd: orElse(Schema.Boolean, false),
+  fwdbwd_max_chunk_len: orElse(Schema.Int.check(Schema.isGreaterThan(0)), 1024),
+  fwdbwd_max_chunk_bytes_count: orElse(Schema.Int.check(Schema.isGreaterThan(0)), 5_000_000),
+  billing_exception_max_pause_duration_sec: orElse(Schema.Number, 3600),
+  create_model_via_load_weights: orElse(Schema.Boolean, false)
+})
+
+export const DynamicConfig = Schema.Struct({ refresh_interval_sec: orElse(Schema.Number, 300) })
+
+export const AuthToken = Schema.Struct({ jwt: Schema.String })
+
+export const CreateSessionRequest = Schema.Struct({
+  tags: Schema.Array(Schema.String),
+  user_metadata: optional(Metadata),
+  sdk_version: Schema.String,
+  project_id: optional(Schema.String),
+  type: optional(Schema.String)
+})
+export const CreateSession = Schema.Struct({
+  session_id: Schema.String,
+  info_message: optional(Schema.String),
+  warning_message: optional(Schema.String),
+  error_message: optional(Schema.String)
+})
+
+export const SessionHeartbeatRequest = Schema.Struct({ session_id: Schema.String, type: optional(Schema.String) })
+
+export const SessionInfo = Schema.Struct({
+  training_run_ids: Schema.Array(Schema.String),
+  sampler_ids: Schema.Array(Schema.String)
+})
+
+export const LoraConfig = Schema.Struct({
+  rank: Schema.Int,
+  seed: optional(Schema.Int),
+  train_unembed: orElse(Schema.Boolean, true),
+  train_mlp: orElse(Schema.Boolean, true),
+  train_attn: orElse(Schema.Boolean, true)
+})
+
+export const CreateModelRequest = Schema.Struct({
+  session_id: Schema.String,
+  model_seq_id: Count,
+  base_model: Schema.String,
+  user_metadata: optional(Metadata),
+  lora_config: LoraConfig,
+  type: optional(Schema.String)
+})
+export const CreateModel = Schema.Struct({ model_id: Schema.String })
+
+export const ModelRequest = Schema.Struct({ model_id: Schema.String, type: optional(Schema.String) })
+
+export const ModelInfo = Schema.Struct({
+  model_id: Schema.String,
+  model_data: Schema.Struct({
+    arch: optional(Schema.String),
+    model_name: optional(Schema.String),
+    tokenizer_id: optional(Schema.String)
+  }),
+  is_lora: optional(Schema.Boolean),
+  lora_rank: optional(Schema.Int),
+  model_name: optional(Schema.String)
+})
+
+/** Adam's parameters; the defaults are the API's. `grad_clip_norm` 0 means no clipping. */
+export const AdamParams = Schema.Struct({
+  learning_rate: orElse(Schema.Number, 1e-4),
+  beta1: orElse(Schema.Number, 0.9),
+  beta2: orElse(Schema.Number, 0.95),
+  eps: orElse(Schema.Number, 1e-12),
+  weight_decay: orElse(Schema.Number, 0),
+  grad_clip_norm: orElse(Schema.Number, 0)
+})
+
+export const OptimStepRequest = Schema.Struct({
+  adam_params: AdamParams,
+  model_id: Schema.String,
+  seq_id: Count,
+  type: optional(Schema.String)
+})
+export const OptimStep = Schema.Struct({
+  metrics: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.NullOr(Schema.Number))))
+})
+
+export const SaveWeightsRequest = Schema.Struct({
+  model_id: Schema.String,
+  path: Schema.String,
+  seq_id: Count,
+  ttl_seconds: optional(Schema.Int),
+  overwrite: orElse(Schema.Boolean, false),
+  type: optional(Schema.String)
+})
+export const SaveWeights = Schema.Struct({ path: Schema.String })
+
+/** Either `model_id` with `seq_id`, or `session_id` with `model_seq_id`, which makes the model from the checkpoint. */
+export const LoadWeightsRequest = Schema.Struct({
+  path: Schema.String,
+  optimizer: Schema.Boolean,
+  model_id: optional(Schema.String),
+  seq_id: optional(Count),
+  session_id: optional(Schema.String),
+  model_seq_id: optional(Count),
+  base_model: optional(Schema.String),
+  user_metadata: optional(Metadata),
+  type: optional(Schema.String)
+})
+export const LoadWeights = Schema.Struct({ path: optional(Schema.String), model_id: optional(Schema.String) })
+
+export const WeightsInfoRequest = Schema.Struct({ tinker_path: Schema.String })
+export const WeightsInfo = Schema.Struct({
+  base_model: Schema.String,
+  is_lora: Schema.Boolean,
+  lora_rank: optional(Schema.Int),
+  train_unembed: optional(Schema.Boolean),
+  train_mlp: optional(Schema.Boolean),
+  train_attn: optional(Schema.Boolean)
+})
+
+/** The answer to every request whose result comes later. */
+export const Submitted = Schema.Struct({ request_id: Schema.String, model_id: optional(Schema.String) })
+
+export const RetrieveFutureRequest = Schema.Struct({
+  request_id: Schema.String,
+  allow_metadata_only: orElse(Schema.Boolean, false)
+})
+
+export const QueueState = Schema.Literals(["active", "paused_capacity", "paused_rate_limit"])
+
+/** Not done yet. Also the body of a 408, where only the queue's state counts. */
+export const TryAgain = Schema.Struct({
+  type: Schema.Literal("try_again"),
+  request_id: optional(Schema.String),
+  queue_state: optional(Schema.String),
+  queue_state_reason: optional(Schema.String)
+})
+
+export const CompleteMetadata = Schema.Struct({
+  status: Schema.Literal("complete_metadata"),
+  response_payload_size: Count
+})
+
+/** An operation that failed after it was accepted. */
+export const RequestFailed = Schema.Struct({ error: Schema.String, category: optional(Schema.String) })
+
+export const Checkpoint = Schema.Struct({
+  checkpoint_id: Schema.String,
+  checkpoint_type: Schema.Literals(["training", "sampler"]),
+  time: Schema.String,
+  tinker_path: Schema.String,
+  size_bytes: optional(Count),
+  public: orElse(Schema.Boolean, false),
+  expires_at: optional(Schema.String)
+})
+
+export const TrainingRun = Schema.Struct({
+  training_run_id: Schema.String,
+  base_model: Schema.String,
+  model_owner: Schema.String,
+  is_lora: Schema.Boolean,
+  corrupted: orElse(Schema.Boolean, false),
+  lora_rank: optional(Schema.Int),
+  last_request_time: Schema.String,
+  last_checkpoint: optional(Checkpoint),
+  last_sampler_checkpoint: optional(Checkpoint),
+  user_metadata: optional(Metadata)
+})
+
+export const Cursor = Schema.Struct({ offset: Count, limit: Count, total_count: Count })
+
+export const TrainingRuns = Schema.Struct({ training_runs: Schema.Array(TrainingRun), cursor: Cursor })
+
+export const Checkpoints = Schema.Struct({ checkpoints: Schema.Array(Checkpoint), cursor: optional(Cursor) })
+
+export const CheckpointTtlRequest = Schema.Struct({ ttl_seconds: Schema.NullOr(Schema.Int) })
+
+export const ServerCapabilities = Schema.Struct({
+  supported_models: Schema.Array(
+    Schema.Struct({ model_name: optional(Schema.String), max_context_length: optional(Schema.Int) })
+  )
+})
+
+export const Health = Schema.Struct({ status: Schema.String })
+
+/** The shape of an error body. */
+export const Detail = Schema.Struct({ detail: Schema.Unknown })

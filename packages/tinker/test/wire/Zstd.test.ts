@@ -1,0 +1,24 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Zstd from "../../src/wire/Zstd.ts"
+
+describe("Zstd", () => {
+  it.effect("gives back what it compressed", () =>
+    Effect.gen(function* () {
+      const bytes = Uint8Array.from({ length: 10_000 }, (_, i) => i % 7)
+      const frame = Zstd.compress(bytes)
+      assert.isBelow(frame.length, 200)
+      assert.deepStrictEqual([...(yield* Zstd.decompress(frame, { maxBytes: 10_000 }))], [...bytes])
+    })
+  )
+
+  it.effect("refuses garbage, and a frame that grows beyond the limit", () =>
+    Effect.gen(function* () {
+      const garbage = yield* Effect.flip(Zstd.decompress(Uint8Array.of(1, 2, 3, 4), { maxBytes: 10 }))
+      assert.match(garbage.message, /a zstd body is not as the API has it/)
+      const bomb = Zstd.compress(new Uint8Array(1_000_000))
+      const error = yield* Effect.flip(Zstd.decompress(bomb, { maxBytes: 1000 }))
+      assert.match(error.message, /more than 1000 bytes/)
+    })
+  )
+})

@@ -1,1 +1,11 @@
-export {}
+export * as Actor from "./Actor.ts"
+export * as ActorRef from "./ActorRef.ts"
+export * as CallError from "./CallError.ts"
+export * as ChildSpec from "./ChildSpec.ts"
+export * as EffectRef from "./EffectRef.ts"
+export * as ExitReason from "./ExitReason.ts"
+export * as RestartIntensity from "./RestartIntensity.ts"
+export * as SupervisionEvent from "./SupervisionEvent.ts"
+export * as Supervisor from "./Supervisor.ts"
+export * as SupervisorError from "./SupervisorError.ts"
+export * as SupervisorRef from "./SupervisorRef.ts"

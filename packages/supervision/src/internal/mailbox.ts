@@ -1,0 +1,194 @@
+import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
+import * as Exit from "effect/Exit"
+import type * as Tracer from "effect/Tracer"
+import type { DeadlineList, Timed } from "./deadlines.ts"
+import type { Operation } from "./definition.ts"
+import type { Link } from "./link.ts"
+
+/** Where a message is: within the capacity, waiting for room, or no longer in the mailbox. */
+type Place = "queued" | "outside" | "taken"
+
+export interface Message {
+  readonly operation: Operation
+  readonly payload: unknown
+  next: Message | undefined
+  previous: Message | undefined
+  readonly link: Link | undefined
+  readonly span: Tracer.AnySpan | undefined
+  /** Somebody waits for the outcome. */
+  readonly waiting: boolean
+  place: Place
+}
+
+type Settle = (exit: Exit.Exit<unknown, unknown>) => void
+
+/** A cast that nobody waits for. */
+export class CastMessage implements Message {
+  readonly operation: Operation
+  readonly payload: unknown
+  next: Message | undefined = undefined
+  previous: Message | undefined = undefined
+  readonly span: Tracer.AnySpan | undefined
+  place: Place = "queued"
+
+  constructor(operation: Operation, payload: unknown, span: Tracer.AnySpan | undefined) {
+    this.operation = operation
+    this.payload = payload
+    this.span = span
+  }
+
+  get link(): undefined {
+    return undefined
+  }
+
+  get waiting(): boolean {
+    return false
+  }
+}
+
+/** What a waiting message needs from the actor that it was sent to. */
+export interface Target {
+  readonly withdraw: (message: WaitingMessage) => void
+  readonly expire: (message: WaitingMessage) => void
+}
+
+/**
+ * A message whose sender waits: a call, a cast that waits for room, or a request to stop. It is also the Effect that runs
+ * when the sender is interrupted, which saves a closure per call.
+ */
+export class WaitingMessage extends Effectable.Class<void> implements Message, Timed {
+  readonly target: Target
+  readonly operation: Operation
+  readonly payload: unknown
+  next: Message | undefined = undefined
+  previous: Message | undefined = undefined
+  readonly link: Link | undefined
+  readonly span: Tracer.AnySpan | undefined
+  place: Place = "queued"
+  settle: Settle | undefined
+  readonly list: DeadlineList | undefined
+  due = 0
+  earlier: Timed | undefined = undefined
+  later: Timed | undefined = undefined
+
+  constructor(
+    target: Target,
+    operation: Operation,
+    payload: unknown,
+    link: Link | undefined,
+    span: Tracer.AnySpan | undefined,
+    list: DeadlineList | undefined,
+    settle: Settle
+  ) {
+    super()
+    this.target = target
+    this.operation = operation
+    this.payload = payload
+    this.link = link
+    this.span = span
+    this.list = list
+    this.settle = settle
+    list?.add(this)
+  }
+
+  get waiting(): boolean {
+    return this.settle !== undefined
+  }
+
+  /** Answers the sender. False when it has left. */
+  answer(exit: Exit.Exit<unknown, unknown>): boolean {
+    const settle = this.settle
+    if (settle === undefined) return false
+    this.settle = undefined
+    this.list?.remove(this)
+    settle(exit)
+    return true
+  }
+
+  expire(): void {
+    this.target.expire(this)
+  }
+
+  override asEffect(): Effect.Effect<void> {
+    this.settle = undefined
+    this.list?.remove(this)
+    this.target.withdraw(this)
+    return Effect.void
+  }
+}
+
+/**
+ * A queue linked through its messages. Those within `capacity` are admitted; later ones belong to senders that wait for
+ * room, which is why one list keeps the order of every sender.
+ */
+export class Mailbox {
+  private readonly capacity: number
+  private head: Message | undefined = undefined
+  private tail: Message | undefined = undefined
+  private size = 0
+  private outside: Message | undefined = undefined
+
+  constructor(capacity: number) {
+    this.capacity = capacity
+  }
+
+  get isEmpty(): boolean {
+    return this.head === undefined
+  }
+
+  get isFull(): boolean {
+    return this.size >= this.capacity
+  }
+
+  push(message: Message): void {
+    if (this.tail === undefined) {
+      this.head = message
+    } else {
+      this.tail.next = message
+      message.previous = this.tail
+    }
+    this.tail = message
+    if (this.size++ >= this.capacity) {
+      message.place = "outside"
+      this.outside ??= message
+    }
+  }
+
+  shift(): Message | undefined {
+    const message = this.head
+    if (message === undefined) return undefined
+    this.unlink(message)
+    if (this.outside !== undefined) this.admit()
+    return message
+  }
+
+  remove(message: Message): void {
+    if (message.place === "taken") return
+    const admitted = message.place === "queued"
+    if (this.outside === message) this.outside = message.next
+    this.unlink(message)
+    if (admitted && this.outside !== undefined) this.admit()
+  }
+
+  private unlink(message: Message): void {
+    const { next, previous } = message
+    if (previous === undefined) this.head = next
+    else previous.next = next
+    if (next === undefined) this.tail = previous
+    else next.previous = previous
+    message.next = undefined
+    message.previous = undefined
+    message.place = "taken"
+    this.size--
+  }
+
+  /** One slot became free: the first sender outside gets it. Only a cast was waiting just for that. */
+  private admit(): void {
+    const message = this.outside
+    if (message === undefined) return
+    this.outside = message.next
+    message.place = "queued"
+    if (!message.operation.reply && message instanceof WaitingMessage) message.answer(Exit.void)
+  }
+}

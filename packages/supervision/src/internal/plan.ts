@@ -1,0 +1,44 @@
+import * as RestartIntensity from "../RestartIntensity.ts"
+import { InvalidRequest, SupervisorError } from "../SupervisorError.ts"
+import type { Blueprint } from "./child.ts"
+import type { Plan, Strategy } from "./supervisorChild.ts"
+
+/**
+ * @category options
+ * @since 0.1.0
+ */
+export interface SupervisorOptions<Children> {
+  /**
+   * Which children a crash drags along: none (`one_for_one`, default), all (`one_for_all`), or those started after it
+   * (`rest_for_one`).
+   */
+  readonly strategy?: Strategy | undefined
+  /** Restarts granted before the supervisor gives up. Default 3 within 5 seconds. */
+  readonly intensity?: RestartIntensity.RestartIntensityOptions | undefined
+  /** In start order; they are stopped in reverse. */
+  readonly children: Children
+}
+
+/** Checks the options; throws the typed error, which `check` turns into a failure for the root. */
+export const planOf = (
+  supervisor: string,
+  options: SupervisorOptions<ReadonlyArray<{ readonly id: string; readonly blueprint: Blueprint }>>
+): Plan => {
+  const refuse = (problem: string) => new SupervisorError({ reason: new InvalidRequest({ supervisor, problem }) })
+  const intensity = () => {
+    const made = RestartIntensity.make(options.intensity)
+    if (typeof made === "string") throw refuse(made)
+    return made
+  }
+  intensity()
+  const ids = new Set<string>()
+  for (const { id } of options.children) {
+    if (ids.has(id)) throw refuse(`two children have the id "${id}"; give each its own`)
+    ids.add(id)
+  }
+  return {
+    strategy: options.strategy ?? "one_for_one",
+    intensity,
+    children: options.children.map((child) => child.blueprint)
+  }
+}

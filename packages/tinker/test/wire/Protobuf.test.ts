@@ -6,7 +6,7 @@ import * as Tensor from "../../src/wire/Tensor.ts"
 
 const bytes = (hex: string) => Uint8Array.from(Buffer.from(hex, "hex"))
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex")
-const plain = (tensor: Tensor.TensorData) => ({ ...tensor, data: [...Array.from(tensor.data)] })
+const plain = (tensor: Tensor.TensorData) => ({ ...tensor, data: Array.from(tensor.data) })
 
 // Made with the official client's codec.
 const request =

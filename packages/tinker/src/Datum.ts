@@ -1,0 +1,2 @@
+/** One training example. */
+export * from "./wire/Datum.ts"

@@ -1,7 +1,173 @@
 import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Path from "effect/Path"
+import type { PlatformError } from "effect/PlatformError"
 import { hostname } from "node:os"
+import {
+  Fenced,
+  JournalCorrupt,
+  JournalError,
+  JournalUnreadable,
+  JournalUnwritable,
+  LeaseHeld,
+  RunNotFound
+} from "../JournalError.ts"
+import type { JournalRecord, Owner, Stamped } from "../JournalRecord.ts"
+import * as folderLock from "./folderLock.ts"
+import * as groupCommit from "./groupCommit.ts"
+import * as journalFrame from "./journalFrame.ts"
+import { isRunName, runName } from "./runName.ts"
 
 /** How this process is named to others. */
 export const thisProcess = { host: hostname(), pid: process.pid }
 
-export const make = (_directory: string) => Effect.die("not there yet")
+const unwritable = (path: string, operation: string) => (error: PlatformError) =>
+  new JournalError({ reason: new JournalUnwritable({ path, operation, problem: error.message }) })
+
+const unreadable = (path: string) => (error: PlatformError) =>
+  new JournalError({ reason: new JournalUnreadable({ path, problem: error.message }) })
+
+const corrupt = (path: string, { offset, problem, record }: journalFrame.Damage) =>
+  new JournalError({ reason: new JournalCorrupt({ path, offset, record, problem }) })
+
+const nothing: journalFrame.Parsed = { records: [], bytes: 0, damage: undefined }
+
+const newestOwner = (records: ReadonlyArray<Stamped>): Owner | undefined => {
+  const last = records.findLast(({ record }) => record._tag === "Epoch")?.record
+  return last?._tag === "Epoch" ? last.owner : undefined
+}
+
+/** The journals below `directory`. */
+export const make = Effect.fnUntraced(function* (directory: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const fileOf = (run: string) => path.join(directory, run, "journal.log")
+
+  /** As far as it can be read; `undefined` where there is none. */
+  const load = (file: string) =>
+    fs.readFile(file).pipe(
+      Effect.map((bytes) => journalFrame.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))),
+      Effect.catchIf(
+        (error) => error.reason._tag === "NotFound",
+        () => Effect.succeed(undefined)
+      ),
+      Effect.mapError(unreadable(file))
+    )
+
+  /** A new name is durable only once its directory is. Windows neither needs nor allows it. */
+  const syncDirectory = (folder: string) =>
+    process.platform === "win32"
+      ? Effect.void
+      : Effect.scoped(Effect.flatMap(fs.open(folder, { flag: "r" }), (handle) => handle.sync)).pipe(
+          Effect.mapError(unwritable(folder, "sync"))
+        )
+
+  const bootId = fs.readFileString("/proc/sys/kernel/random/boot_id").pipe(
+    Effect.map((text) => text.trim()),
+    Effect.orElseSucceed(() => null)
+  )
+
+  const open = Effect.fn("Journal.open")(function* (name: string) {
+    const run = yield* runName(name)
+    const folder = path.join(directory, run)
+    const file = fileOf(run)
+    yield* fs.makeDirectory(folder, { recursive: true }).pipe(Effect.mapError(unwritable(folder, "create")))
+    if (!(yield* folderLock.acquire(path.join(folder, "lock.db")))) {
+      const owner = newestOwner((yield* load(file))?.records ?? []) ?? null
+      return yield* new JournalError({ reason: new LeaseHeld({ run, owner }) })
+    }
+    const existing = yield* load(file)
+    const { bytes, damage, records } = existing ?? nothing
+    if (damage?.torn === false) return yield* corrupt(file, damage)
+    const handle = yield* fs.open(file, { flag: "a+" }).pipe(Effect.mapError(unwritable(file, "open")))
+    if (damage !== undefined) {
+      yield* handle.truncate(bytes).pipe(Effect.andThen(handle.sync), Effect.mapError(unwritable(file, "cut")))
+      yield* Effect.logWarning(`Run "${run}" was cut off while it wrote record ${damage.record}: ${damage.problem}`)
+    }
+    const info = yield* handle.stat.pipe(Effect.mapError(unreadable(file)))
+    const owner: Owner = {
+      ...thisProcess,
+      bootId: yield* bootId,
+      file: Option.getOrNull(Option.map(info.ino, (ino) => `${info.dev}:${ino}`))
+    }
+    const former = newestOwner(records)
+    const formerOwnerDead = former === undefined || provenDead(former, owner)
+    const epoch = (records.at(-1)?.epoch ?? 0) + 1
+    let n = records.length
+    const sink = fileSink({ run, file, epoch, handle, size: bytes })
+    const writer = yield* groupCommit.make(sink, (record: JournalRecord, millis) => {
+      const line = journalFrame.encode(n, epoch, millis, record)
+      n++
+      return line
+    })
+    yield* writer.append({ _tag: "Epoch", owner, formerOwnerDead })
+    if (existing === undefined) {
+      yield* syncDirectory(folder)
+      yield* syncDirectory(directory)
+    }
+    return { run, epoch, records, formerOwnerDead, append: writer.append, appendLazy: writer.appendLazy }
+  })
+
+  const read = Effect.fn("Journal.read")(function* (name: string) {
+    const run = yield* runName(name)
+    const parsed = yield* load(fileOf(run))
+    if (parsed === undefined) {
+      return yield* new JournalError({ reason: new RunNotFound({ run, where: directory, known: yield* list }) })
+    }
+    // A torn tail is what a reader sees of a record that is just being written.
+    return parsed.damage?.torn === false ? yield* corrupt(fileOf(run), parsed.damage) : parsed.records
+  })
+
+  const list = fs.readDirectory(directory).pipe(
+    Effect.catchIf(
+      (error) => error.reason._tag === "NotFound",
+      () => Effect.succeed<Array<string>>([])
+    ),
+    Effect.flatMap((names) => Effect.filter(names.filter(isRunName), (run) => fs.exists(fileOf(run)))),
+    Effect.map((runs) => runs.toSorted()),
+    Effect.mapError(unreadable(directory)),
+    Effect.withSpan("Journal.list")
+  )
+
+  return { open, read, list }
+})
+
+/**
+ * That the lock was free proves that its owner is dead only where it was this kernel, since it booted, that watched over the
+ * lock of this very file: another host, a reboot, or a copy of the folder prove nothing.
+ */
+const provenDead = (former: Owner, now: Owner): boolean =>
+  former.bootId !== null && former.bootId === now.bootId && former.file !== null && former.file === now.file
+
+const fileSink = (options: {
+  readonly run: string
+  readonly file: string
+  readonly epoch: number
+  readonly handle: FileSystem.File
+  readonly size: number
+}): groupCommit.Sink => {
+  const { epoch, file, handle, run } = options
+  let size = BigInt(options.size)
+  const fenced = (why: string) => new JournalError({ reason: new Fenced({ run, epoch, why }) })
+  // The lease already keeps others away; the size shows a writer that came in past it, for instance over a deleted lock.
+  const check = Effect.flatMap(Effect.mapError(handle.stat, unreadable(file)), (info) =>
+    info.size !== size
+      ? Effect.fail(fenced("somebody else has changed its journal"))
+      : Option.contains(info.nlink, 0n)
+        ? Effect.fail(fenced("its journal was deleted"))
+        : Effect.void
+  )
+  return {
+    write: (text) => {
+      const bytes = Buffer.from(text)
+      return Effect.andThen(check, Effect.mapError(handle.writeAll(bytes), unwritable(file, "write"))).pipe(
+        Effect.map(() => void (size += BigInt(bytes.length)))
+      )
+    },
+    sync: Effect.mapError(handle.sync, unwritable(file, "sync")),
+    closed: fenced("it was closed"),
+    broken: (problem) =>
+      new JournalError({ reason: new JournalUnwritable({ path: file, operation: "write", problem }) })
+  }
+}

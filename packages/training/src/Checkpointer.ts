@@ -1,0 +1,208 @@
+/**
+ * What happens to a save after the server has acknowledged it. An acknowledgement is not a checkpoint:
+ *
+ * - **CK1** a save becomes *verified* when everything before it in its attempt has succeeded, the server lists it with a
+ *   plausible size and the run's flag, read after the listing, is clear;
+ * - **CK2** a save that is absent or failed is dead: its name is never believed again and the run trains on;
+ * - **CK3** no verified checkpoint is deleted before a newer one is *proven* by a load and a forward pass into a scratch
+ *   model, or by a run that went on from it;
+ * - **CK4** a deletion is written down before it is asked for, so that a crash in between leaves no candidate that may be gone.
+ *
+ * All of it runs beside the loop, one save after another, and never delays a step. A listing, a size and a probe are evidence
+ * and not proof that the numbers are right.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import type { Checkpoint } from "@tinkex/tinker/Checkpoint"
+import type { RestClient } from "@tinkex/tinker/RestClient"
+import type { TinkerError } from "@tinkex/tinker/TinkerError"
+import type * as CheckpointPolicy from "./CheckpointPolicy.ts"
+import type { RunLog } from "./internal/runLog.ts"
+import type { CheckpointRefused } from "./Restore.ts"
+import type { JournalError } from "./Journal.ts"
+import type { IncidentCause } from "./RunGuard.ts"
+import * as RunState from "./RunState.ts"
+import type { TrainingError } from "./TrainingError.ts"
+
+/** A save that the server has acknowledged. */
+export interface Saved {
+  readonly name: string
+  /** Steps applied in it. */
+  readonly binds: number
+  readonly path: string
+}
+
+/** What became of a save. */
+export type SaveOutcome =
+  | { readonly _tag: "Verified"; readonly path: string; readonly step: number; readonly sizeBytes: number | null }
+  | { readonly _tag: "Lost"; readonly name: string; readonly why: string }
+  | { readonly _tag: "Deleted"; readonly path: string }
+  | { readonly _tag: "Kept"; readonly path: string; readonly why: string }
+
+export interface Checkpointer {
+  /** Hands over an acknowledged save; returns at once. */
+  readonly saved: (save: Saved) => Effect.Effect<void, JournalError>
+  /** Writes off a save that failed. */
+  readonly lost: (name: string, why: string) => Effect.Effect<void, JournalError>
+  /** Waits until everything handed over so far has been dealt with. */
+  readonly settle: Effect.Effect<void>
+}
+
+/** Smaller than any safetensors file with a tensor in it: such a listing is a stump. */
+const plausibleBytes = 16
+
+const patient = Schedule.exponential("250 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 4 }))
+
+/**
+ * Starts the checkpointer of one attempt in the current scope.
+ *
+ * `prove` loads a checkpoint into a scratch model and asks it for a forward pass; it is called only when something could be
+ * deleted. `report` is told when the run turns out to be flagged; `onOutcome` hears what became of each save.
+ */
+export const make = (options: {
+  readonly attempt: number
+  readonly trainingRunId: string
+  readonly policy: CheckpointPolicy.CheckpointPolicy
+  readonly log: RunLog
+  readonly rest: RestClient["Service"]
+  readonly prove: (path: string) => Effect.Effect<void, CheckpointRefused | TinkerError | TrainingError>
+  readonly report: (cause: IncidentCause, detail: string) => Effect.Effect<void>
+  readonly onOutcome: (outcome: SaveOutcome) => Effect.Effect<void>
+}): Effect.Effect<Checkpointer, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { attempt, log, onOutcome, rest, trainingRunId } = options
+    const work = yield* Queue.unbounded<Saved | { readonly barrier: Deferred.Deferred<void> }>()
+
+    const lost = (name: string, why: string) =>
+      log.append({ _tag: "SaveDead", name, why }).pipe(Effect.andThen(onOutcome({ _tag: "Lost", name, why })))
+
+    const verify = Effect.fnUntraced(function* (save: Saved) {
+      const row = yield* find(rest, trainingRunId, save.path).pipe(Effect.retry(patient))
+      if (Option.isNone(row)) return yield* lost(save.name, "the server acknowledged it and does not list it")
+      const sizeBytes = Option.getOrNull(row.value.sizeBytes)
+      if (sizeBytes !== null && sizeBytes < plausibleBytes) {
+        return yield* lost(save.name, `the server lists it with ${sizeBytes} bytes`)
+      }
+      const run = yield* rest.getTrainingRun(trainingRunId).pipe(Effect.retry(patient))
+      if (run.corrupted) {
+        return yield* options.report("poisoned", `the run was flagged when ${save.name} was to be verified`)
+      }
+      yield* log.append({
+        _tag: "Verified",
+        path: save.path,
+        name: save.name,
+        attempt,
+        step: save.binds,
+        sizeBytes,
+        userState: null
+      })
+      yield* onOutcome({ _tag: "Verified", path: save.path, step: save.binds, sizeBytes })
+      yield* retain
+    })
+
+    const retain = Effect.suspend(() => {
+      const state = log.state()
+      const usable = RunState.candidates(state)
+      const { deletable, prove } = options.policy.retain(
+        usable.map((record) => ({ path: record.path, step: record.step, proven: state.proven.has(record.path) }))
+      )
+      return proved(prove).pipe(
+        Effect.flatMap((ok) => (ok ? Effect.forEach(deletable, remove, { discard: true }) : Effect.void))
+      )
+    })
+
+    const proved = (path: string | undefined): Effect.Effect<boolean, JournalError> =>
+      path === undefined
+        ? Effect.succeed(true)
+        : options.prove(path).pipe(
+            Effect.andThen(log.append({ _tag: "Proven", path })),
+            Effect.as(true),
+            Effect.catchTag("CheckpointRefused", (refused) =>
+              log
+                .append({ _tag: "Quarantine", path, why: refused.why })
+                .pipe(Effect.andThen(onOutcome({ _tag: "Kept", path, why: refused.why })), Effect.as(false))
+            ),
+            // A server that is too busy to prove a checkpoint only postpones the deletion of older ones.
+            Effect.catchTag(["TinkerError", "TrainingError"], (error) =>
+              onOutcome({ _tag: "Kept", path, why: error.message }).pipe(Effect.as(false))
+            )
+          )
+
+    const remove = (path: string) =>
+      log.append({ _tag: "DeleteIntent", path }).pipe(
+        Effect.andThen(rest.deleteCheckpoint(path)),
+        Effect.andThen(log.appendLazy({ _tag: "Deleted", path })),
+        Effect.andThen(onOutcome({ _tag: "Deleted", path })),
+        Effect.catchTag("TinkerError", (error) => onOutcome({ _tag: "Kept", path, why: error.message }))
+      )
+
+    yield* Queue.take(work).pipe(
+      Effect.flatMap((item) =>
+        "barrier" in item
+          ? Deferred.succeed(item.barrier, undefined)
+          : verify(item).pipe(
+              // Not verified is not lost: adoption may still find it after a restart.
+              Effect.catchTag("TinkerError", (error) =>
+                onOutcome({ _tag: "Lost", name: item.name, why: `it could not be verified: ${error.message}` })
+              )
+            )
+      ),
+      Effect.forever,
+      Effect.catchTag("JournalError", (error) => options.report("ambiguous", error.message)),
+      Effect.catchDefect((defect) => options.report("failed", `the checkpointer died: ${String(defect)}`)),
+      Effect.forkScoped
+    )
+
+    return {
+      saved: (save) => Queue.offer(work, save).pipe(Effect.asVoid),
+      lost,
+      settle: Deferred.make<void>().pipe(
+        Effect.tap((barrier) => Queue.offer(work, { barrier })),
+        Effect.flatMap(Deferred.await)
+      )
+    }
+  })
+
+const find = (
+  rest: RestClient["Service"],
+  runId: string,
+  path: string
+): Effect.Effect<Option.Option<Checkpoint>, TinkerError> =>
+  rest
+    .listCheckpoints(runId)
+    .pipe(Effect.map((rows) => Option.fromUndefinedOr(rows.find((row) => row.tinkerPath === path))))
+
+/**
+ * Adopts the saves of a dead process whose acknowledgement was never read (RP11): only those of the newest attempt, only if
+ * nothing closed it as poisoned, and only where every step that they hold is known to have been committed. Each one becomes
+ * verified or dead; nothing else changes.
+ */
+export const adopt = Effect.fnUntraced(function* (log: RunLog, rest: RestClient["Service"]) {
+  const last = log.state().attempts.at(-1)
+  const saves = RunState.adoptable(log.state())
+  if (last?.trainingRunId === undefined || saves.length === 0) return
+  const rows = yield* rest.listCheckpoints(last.trainingRunId)
+  const run = yield* rest.getTrainingRun(last.trainingRunId)
+  if (run.corrupted) return
+  for (const save of saves) {
+    const row = rows.find((row) => row.checkpointId === `weights/${save.name}`)
+    const sizeBytes = row === undefined ? null : Option.getOrNull(row.sizeBytes)
+    if (row === undefined || (sizeBytes !== null && sizeBytes < plausibleBytes)) {
+      yield* log.append({ _tag: "SaveDead", name: save.name, why: "not on the server after a restart" })
+    } else {
+      yield* log.append({
+        _tag: "Verified",
+        path: row.tinkerPath,
+        name: save.name,
+        attempt: last.attempt,
+        step: save.binds,
+        sizeBytes,
+        userState: null
+      })
+    }
+  }
+})

@@ -1,0 +1,269 @@
+/**
+ * How a run is brought back: the plan, which is pure, and the restore of one checkpoint onto a fresh model.
+ *
+ * A live run, a restarted process and somebody who owns the loop all come through here. What it guarantees:
+ *
+ * - **RS1** a plan reads and never writes;
+ * - **RS2** a load is the first request of a model that nobody has used (the server allows nothing else);
+ * - **RS3** the shape of the model comes from the server's own description of the checkpoint and, where the run's shape is
+ *   known, must agree with it;
+ * - **RS4** a checkpoint is called bad (`CheckpointRefused`) only when the server refuses it or the run is flagged right
+ *   after the load; a lost connection or a busy server never condemns a checkpoint;
+ * - **RS5** a model made for a restore that did not work out is unloaded, best effort.
+ *
+ * What it cannot promise: that loaded numbers are those that were saved. The server says they are; `prove` asks it for a
+ * forward pass, which finds a checkpoint that loads and then fails, not one that is subtly wrong.
+ */
+import * as Data from "effect/Data"
+import type * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as CheckpointPath from "@tinkex/tinker/CheckpointPath"
+import type { Checkpoint } from "@tinkex/tinker/Checkpoint"
+import type { Datum } from "@tinkex/tinker/Datum"
+import { RestClient } from "@tinkex/tinker/RestClient"
+import { ServiceClient } from "@tinkex/tinker/ServiceClient"
+import * as Time from "@tinkex/tinker/Time"
+import { TinkerError } from "@tinkex/tinker/TinkerError"
+import type { TrainingClient } from "@tinkex/tinker/TrainingClient"
+import * as CheckpointSelector from "./CheckpointSelector.ts"
+import type { ModelConfig } from "./JournalRecord.ts"
+import type { RunState } from "./RunState.ts"
+
+/** The checkpoint cannot be used, and trying it again would not help. */
+export class CheckpointRefused extends Data.TaggedError("CheckpointRefused")<{
+  readonly path: string
+  readonly why: string
+}> {
+  override get message() {
+    return `Checkpoint ${this.path} cannot be restored: ${this.why}. Use an older one.`
+  }
+}
+
+/** What a restore would do, decided without touching anything. */
+export interface Plan {
+  readonly run: string
+  /** The attempt that would be replaced. */
+  readonly trainingRunId: Option.Option<string>
+  readonly incident: Option.Option<string>
+  readonly strategy: CheckpointSelector.Strategy
+  readonly chosen: Option.Option<CheckpointSelector.Candidate>
+  /** Tried in this order if the chosen one turns out to be bad. */
+  readonly fallbacks: ReadonlyArray<CheckpointSelector.Candidate>
+  readonly rejected: ReadonlyArray<CheckpointSelector.Rejected>
+  /** No checkpoint was ever verified: the run would begin again from its base model. */
+  readonly fromBase: boolean
+  /** Steps whose results the client has seen. */
+  readonly committed: number
+  /** Steps `from` (inclusive) to `to` (exclusive) would be computed again; unknown where the chosen step is unknown. */
+  readonly replay: Option.Option<{ readonly from: number; readonly to: number }>
+}
+
+/** Decides a restore from candidates. Pure. */
+export const plan = (options: {
+  readonly run: string
+  readonly trainingRunId: Option.Option<string>
+  readonly incident: Option.Option<string>
+  readonly candidates: ReadonlyArray<CheckpointSelector.Candidate>
+  readonly quarantined: ReadonlyMap<string, string>
+  readonly deleted?: ReadonlySet<string> | undefined
+  readonly strategy: CheckpointSelector.Strategy
+  readonly committed: number
+  readonly baseAllowed: boolean
+  readonly now: DateTime.Utc
+}): Plan => {
+  const { chosen, order, rejected } = CheckpointSelector.select(options)
+  const fromBase =
+    Option.isNone(chosen) &&
+    options.baseAllowed &&
+    options.strategy._tag === "Latest" &&
+    !options.candidates.some((candidate) => candidate.verified)
+  const from = fromBase ? Option.some(0) : Option.flatMap(chosen, (candidate) => candidate.step)
+  return {
+    run: options.run,
+    trainingRunId: options.trainingRunId,
+    incident: options.incident,
+    strategy: options.strategy,
+    chosen,
+    fallbacks: order.slice(1),
+    rejected,
+    fromBase,
+    committed: options.committed,
+    replay: Option.map(from, (from) => ({ from, to: Math.max(from, options.committed) }))
+  }
+}
+
+/** The plan for a journaled run: its candidates are the checkpoints that its journal calls verified. */
+export const planJournaled = (
+  state: RunState,
+  options: {
+    readonly run: string
+    readonly strategy: CheckpointSelector.Strategy
+    readonly now: DateTime.Utc
+  }
+): Plan => {
+  const last = state.attempts.at(-1)
+  return plan({
+    run: options.run,
+    trainingRunId: Option.fromUndefinedOr(last?.trainingRunId),
+    incident: Option.fromUndefinedOr(last?.closed?.id),
+    candidates: state.verified.map((record) => ({
+      path: record.path,
+      name: record.name,
+      step: Option.some(record.step),
+      verified: true,
+      proven: state.proven.has(record.path),
+      sizeBytes: Option.fromNullOr(record.sizeBytes),
+      expiresAt: Option.none(),
+      savedAt: Option.none(),
+      source: "journal" as const
+    })),
+    quarantined: state.quarantined,
+    deleted: state.deleted,
+    strategy: options.strategy,
+    committed: last === undefined ? 0 : last.committed,
+    baseAllowed: true,
+    now: options.now
+  })
+}
+
+/**
+ * The checkpoints of a training run as the server lists them. `stepOf` tells the step of one, where its owner can: the wire
+ * knows none. They count as unverified, since nobody has vouched for what came before the save.
+ */
+export const candidates = Effect.fn("Restore.candidates")(function* (
+  runId: string,
+  stepOf: (checkpoint: Checkpoint) => Option.Option<number> = () => Option.none()
+) {
+  const rest = yield* RestClient
+  const listed = yield* rest.listCheckpoints(runId)
+  return listed.map((checkpoint): CheckpointSelector.Candidate => ({
+    path: checkpoint.tinkerPath,
+    name: checkpoint.checkpointId.slice(checkpoint.checkpointId.indexOf("/") + 1),
+    step: stepOf(checkpoint),
+    verified: false,
+    proven: false,
+    sizeBytes: checkpoint.sizeBytes,
+    expiresAt: Option.flatMap(checkpoint.expiresAt, Time.toOption),
+      savedAt: Time.toOption(checkpoint.time),
+    source: "server"
+  }))
+})
+
+const sameShape = (expected: ModelConfig, actual: { readonly baseModel: string; readonly loraRank: number }) =>
+  expected.baseModel !== actual.baseModel
+    ? Option.some(`it is of base model ${actual.baseModel}, the run of ${expected.baseModel}`)
+    : expected.rank !== actual.loraRank
+      ? Option.some(`it has rank ${actual.loraRank}, the run ${expected.rank}`)
+      : Option.none()
+
+/** Whether an error of the load itself speaks against the checkpoint, rather than against the moment. */
+const condemns = (error: TinkerError): boolean => {
+  switch (error.reason._tag) {
+    case "RequestFailed":
+    case "BadRequest":
+    case "NotFound":
+    case "RunLost":
+    case "Conflict":
+      return true
+    default:
+      return false
+  }
+}
+
+/**
+ * Makes a fresh model and loads one checkpoint into it.
+ *
+ * `optimizer` restores Adam's state too (default everywhere in this library: true). `expected` is the shape of the run, if
+ * known; without it the shape is the checkpoint's own. `onCreated` is told of the new model before the load. Fails with
+ * `CheckpointRefused` for a bad checkpoint and with `TinkerError` for anything that a later try may survive. The client lives
+ * in the caller's scope; where the restore fails, its model is unloaded.
+ */
+export const fromCheckpoint = Effect.fn("Restore.fromCheckpoint")(function* <E = never>(
+  path: string,
+  options: {
+    readonly optimizer: boolean
+    readonly expected?: ModelConfig | undefined
+    readonly userMetadata?: Record<string, string> | undefined
+    readonly onCreated?: ((client: TrainingClient) => Effect.Effect<void, E>) | undefined
+  }
+): Effect.fn.Return<TrainingClient, CheckpointRefused | TinkerError | E, ServiceClient | RestClient | Scope.Scope> {
+  const rest = yield* RestClient
+  const service = yield* ServiceClient
+  const refuse = (why: string) => new CheckpointRefused({ path, why })
+  const info = yield* rest
+    .weightsInfo(path)
+    .pipe(Effect.catchIf(condemns, (error) => Effect.fail(refuse(`the server does not know it (${error.message})`))))
+  if (!info.isLora || Option.isNone(info.loraRank)) return yield* refuse("it is not a LoRA checkpoint")
+  const shape = { baseModel: info.baseModel, loraRank: info.loraRank.value }
+  const mismatch = options.expected === undefined ? Option.none() : sameShape(options.expected, shape)
+  if (Option.isSome(mismatch)) return yield* refuse(mismatch.value)
+  const client = yield* service.createLoraTrainingClient({
+    baseModel: shape.baseModel,
+    rank: shape.loraRank,
+    trainMlp: options.expected?.trainMlp ?? Option.getOrElse(info.trainMlp, () => true),
+    trainAttn: options.expected?.trainAttn ?? Option.getOrElse(info.trainAttn, () => true),
+    trainUnembed: options.expected?.trainUnembed ?? Option.getOrElse(info.trainUnembed, () => true),
+    userMetadata: options.userMetadata
+  })
+  return yield* Effect.gen(function* () {
+    if (options.onCreated !== undefined) yield* options.onCreated(client)
+    const load = yield* client.loadState(path, { optimizer: options.optimizer })
+    yield* load.result
+    const run = yield* rest.getTrainingRun(client.modelId)
+    if (run.corrupted) return yield* refuse("the run was flagged as corrupted right after the load")
+    return client
+  }).pipe(
+    Effect.catchIf(
+      (error): error is TinkerError => error instanceof TinkerError && condemns(error),
+      (error) => Effect.fail(refuse(error.message))
+    ),
+    Effect.onExit((exit) => (exit._tag === "Success" ? Effect.void : abandon(client)))
+  )
+})
+
+/** Unloads a model that is not wanted any more. Whether the server agrees is not our concern. */
+export const abandon = (client: TrainingClient): Effect.Effect<void> =>
+  client.unload.pipe(
+    Effect.timeoutOption("10 seconds"),
+    Effect.catch((error) => Effect.logDebug(`Model ${client.modelId} was not unloaded: ${error.message}`)),
+    Effect.asVoid
+  )
+
+/**
+ * Loads a checkpoint into a scratch model, asks for one forward pass and unloads the model: evidence, beyond a listing and
+ * a size, that the checkpoint can carry a run. `probe` is any small batch of the run's data. Fails with `CheckpointRefused`
+ * when it cannot be loaded or its loss is not a finite number.
+ */
+export const prove = Effect.fn("Restore.prove")(function* (
+  path: string,
+  options: {
+    readonly expected: ModelConfig
+    readonly probe: ReadonlyArray<Datum>
+    readonly userMetadata?: Record<string, string> | undefined
+  }
+) {
+  const client = yield* fromCheckpoint(path, {
+    optimizer: true,
+    expected: options.expected,
+    userMetadata: options.userMetadata
+  })
+  yield* Effect.gen(function* () {
+    const forward = yield* client.forward(options.probe, { loss: "cross_entropy" })
+    const { metrics } = yield* forward.result
+    const loss = metrics["loss:sum"]
+    if (loss !== undefined && !Number.isFinite(loss)) {
+      return yield* new CheckpointRefused({ path, why: `a forward pass on it gives a loss of ${loss}` })
+    }
+  }).pipe(
+    Effect.catchTag("TinkerError", (error) =>
+      Effect.fail(condemns(error) ? new CheckpointRefused({ path, why: error.message }) : error)
+    ),
+    Effect.ensuring(abandon(client))
+  )
+}, Effect.scoped)
+
+/** The run that a checkpoint path belongs to, for messages. */
+export const runOf = (path: string): string =>
+  Option.match(CheckpointPath.parse(path), { onNone: () => path, onSome: (parsed) => parsed.runId })

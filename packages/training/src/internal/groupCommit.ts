@@ -1,0 +1,112 @@
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
+import type * as Scope from "effect/Scope"
+import type { JournalError } from "../JournalError.ts"
+
+/** Where the lines go. */
+export interface Sink {
+  /** Appends the text, all of it, after making sure that nobody else has written. */
+  readonly write: (text: string) => Effect.Effect<void, JournalError>
+  /** Makes everything written so far durable. */
+  readonly sync: Effect.Effect<void, JournalError>
+  /** What an append is refused with once the scope is closed. */
+  readonly closed: JournalError
+  /** What a fault of the program itself is called. */
+  readonly broken: (detail: string) => JournalError
+}
+
+/**
+ * One fiber writes; while it waits for the disk, the lines of all callers gather for its next turn. Lazy lines are written in
+ * their turn too, so that only a power loss can lose them, but cause no flush. The first failure is the last thing that
+ * happens: what the disk holds after it is unknown, and a second flush may report success without having written anything.
+ *
+ * `line` makes the text of the next record; if it throws, its place is not used up.
+ */
+export const make = <A>(
+  sink: Sink,
+  line: (value: A, millis: number) => string
+): Effect.Effect<
+  {
+    readonly append: (value: A) => Effect.Effect<void, JournalError>
+    readonly appendLazy: (value: A) => Effect.Effect<void, JournalError>
+  },
+  never,
+  Scope.Scope
+> =>
+  Effect.gen(function* () {
+    const clock = yield* Clock.Clock
+    const wake = Latch.makeUnsafe()
+    let lines: Array<string> = []
+    let waiting: Deferred.Deferred<void, JournalError> | undefined
+    let refusal: JournalError | undefined
+    let ending = false
+    let dirty = false
+
+    const flush = (text: string, durable: boolean) => {
+      const written = text === "" ? Effect.void : sink.write(text)
+      return durable ? Effect.andThen(written, sink.sync) : written
+    }
+
+    const write = Effect.gen(function* () {
+      while (refusal === undefined) {
+        if (lines.length === 0 && !(ending && dirty)) {
+          if (ending) return
+          yield* wake.await
+        }
+        wake.closeUnsafe()
+        const text = lines.join("")
+        const group = waiting
+        const durable = group !== undefined || (ending && dirty)
+        lines = []
+        waiting = undefined
+        const exit = yield* Effect.exit(flush(text, durable))
+        dirty = Exit.isSuccess(exit) && (text !== "" || dirty) && !durable
+        if (Exit.isFailure(exit)) {
+          const fail = exit.cause.reasons.find(Cause.isFailReason)
+          refusal = fail === undefined ? sink.broken(Cause.pretty(exit.cause)) : fail.error
+        }
+        const outcome = refusal === undefined ? Effect.void : Effect.fail(refusal)
+        if (group !== undefined) Deferred.doneUnsafe(group, outcome)
+        if (waiting !== undefined && refusal !== undefined) Deferred.doneUnsafe(waiting, outcome)
+      }
+    })
+
+    const fiber = yield* Effect.forkScoped(write)
+    // Runs before the fiber's own scope ends it: what was accepted is written, whoever was interrupted meanwhile.
+    yield* Effect.addFinalizer(() =>
+      Effect.suspend(() => {
+        ending = true
+        wake.openUnsafe()
+        return Fiber.await(fiber)
+      }).pipe(
+        Effect.andThen(
+          Effect.suspend(() => {
+            const lost = refusal
+            refusal ??= sink.closed
+            return lost === undefined
+              ? Effect.void
+              : Effect.logWarning(`The journal was closed after a failure: ${lost.message}`)
+          })
+        )
+      )
+    )
+
+    // Waking the writer may run it on the spot, so whoever waits must be known before.
+    const enqueue = (value: A, durable: boolean): Effect.Effect<void, JournalError> => {
+      if (refusal !== undefined || ending) return Effect.fail(refusal ?? sink.closed)
+      lines.push(line(value, clock.currentTimeMillisUnsafe()))
+      const group = durable ? (waiting ??= Deferred.makeUnsafe()) : undefined
+      wake.openUnsafe()
+      return group === undefined ? Effect.void : Deferred.await(group)
+    }
+
+    return {
+      append: (value) => Effect.suspend(() => enqueue(value, true)),
+      appendLazy: (value) => Effect.suspend(() => enqueue(value, false))
+    }
+  })

@@ -396,9 +396,11 @@ const parsePart = (part: string): Draft | string => {
       return loseResponse({ ...site, operation })
     case "burst": {
       const status = Number(first)
-      if (!(Number.isInteger(status) && status >= 400 && status <= 599)) return `"${first}" is no status from 400 to 599.`
+      if (!(Number.isInteger(status) && status >= 400 && status <= 599))
+        return `"${first}" is no status from 400 to 599.`
       const retryAfter = at.value === undefined ? undefined : parseDuration(at.value)
-      if (at.value !== undefined && retryAfter === undefined) return `"${at.value}" is no duration. Write 500ms, 2s, 1m.`
+      if (at.value !== undefined && retryAfter === undefined)
+        return `"${at.value}" is no duration. Write 500ms, 2s, 1m.`
       return httpBurst({ operation, status, occurrence: at.position, count: at.times, retryAfter })
     }
     case "delay": {

@@ -1,3 +1,7 @@
 export * as CheckpointStore from "./CheckpointStore.ts"
+export { Emulator, type EmulatorOptions } from "./Emulator.ts"
+export * as EmulatorControl from "./EmulatorControl.ts"
+export { EmulatorError } from "./EmulatorError.ts"
+export * as FaultPlan from "./FaultPlan.ts"
 export * as LanguageModel from "./LanguageModel.ts"
 export * as Optimizer from "./Optimizer.ts"

@@ -1,0 +1,151 @@
+/** What trains: the small language model, or nothing at all where only the protocol is of interest. */
+import type { Datum } from "@tinkex/tinker/wire/Datum"
+import type { TensorData } from "@tinkex/tinker/wire/Tensor"
+import * as Effect from "effect/Effect"
+import * as LanguageModel from "../LanguageModel.ts"
+import * as Optimizer from "../Optimizer.ts"
+import type { Category } from "./futures.ts"
+
+/** An operation that could not be carried out; it changed nothing. */
+export interface OperationFailed {
+  readonly _tag: "OperationFailed"
+  readonly error: string
+  readonly category: Category
+}
+
+export const failed = (error: string, category: Category): OperationFailed => ({
+  _tag: "OperationFailed",
+  error,
+  category
+})
+
+export interface Pass {
+  readonly data: ReadonlyArray<Datum>
+  readonly lossFn: string
+  readonly lossFnConfig: Readonly<Record<string, number>>
+}
+
+export interface PassResult {
+  readonly logprobs: ReadonlyArray<ArrayLike<number>>
+  readonly loss: number
+}
+
+const rejected = (error: LanguageModel.LanguageModelError) => failed(error.message, "user")
+
+const valuesOf = (tensor: TensorData, length: number): ArrayLike<number> | undefined =>
+  tensor.csr === undefined && (tensor.shape.length === 1 || tensor.data.length === length) ? tensor.data : undefined
+
+const toModelDatum = (datum: Datum, index: number): Effect.Effect<LanguageModel.Datum, OperationFailed> => {
+  const tokens: Array<number> = []
+  for (const chunk of datum.modelInput.chunks) {
+    if (chunk.type !== "encoded_text") {
+      return Effect.fail(failed(`datum ${index}: this server reads text only, not ${chunk.type} chunks`, "user"))
+    }
+    for (let i = 0; i < chunk.tokens.length; i++) tokens.push(chunk.tokens[i] ?? 0)
+  }
+  const lossInputs: Record<string, ArrayLike<number>> = {}
+  for (const [key, tensor] of Object.entries(datum.lossFnInputs)) {
+    const values = valuesOf(tensor, tokens.length)
+    if (values === undefined) {
+      const shape = tensor.shape.join(" x ")
+      return Effect.fail(failed(`datum ${index}: ${key} is ${shape}; this server takes one value per token`, "user"))
+    }
+    lossInputs[key] = values
+  }
+  return Effect.succeed({ tokens, lossInputs })
+}
+
+const toOptions = (pass: Pass) =>
+  Effect.map(Effect.forEach(pass.data, toModelDatum), (data) => ({
+    data,
+    loss: pass.lossFn,
+    lossConfig: pass.lossFnConfig
+  }))
+
+export interface AdamParams {
+  readonly learning_rate: number
+  readonly beta1: number
+  readonly beta2: number
+  readonly eps: number
+  readonly weight_decay: number
+  readonly grad_clip_norm: number
+}
+
+/** The state of one model in memory. Operations of one model never overlap. */
+export interface Trainee {
+  readonly config: LanguageModel.ModelConfig
+  readonly pass: (pass: Pass, gradients: boolean) => Effect.Effect<PassResult, OperationFailed>
+  readonly step: (adam: AdamParams) => Effect.Effect<Readonly<Record<string, number>>, OperationFailed>
+  readonly snapshot: LanguageModel.Snapshot | undefined
+  readonly stateHash: string
+  readonly weightsHash: string
+}
+
+const ofModel = (model: LanguageModel.LanguageModel): Trainee => ({
+  config: model.config,
+  pass: (pass, gradients) =>
+    Effect.flatMap(toOptions(pass), (options) =>
+      Effect.mapError(
+        gradients ? LanguageModel.forwardBackward(model, options) : LanguageModel.forward(model, options),
+        rejected
+      )
+    ),
+  step: (adam) =>
+    Optimizer.step(model, {
+      learningRate: adam.learning_rate,
+      beta1: adam.beta1,
+      beta2: adam.beta2,
+      eps: adam.eps,
+      weightDecay: adam.weight_decay,
+      gradClipNorm: adam.grad_clip_norm
+    }).pipe(
+      Effect.map((metrics) => ({
+        step: metrics.step,
+        learning_rate: metrics.learningRate,
+        grad_norm: metrics.gradientNorm,
+        clip_scale: metrics.clipScale
+      })),
+      Effect.mapError(rejected)
+    ),
+  get snapshot() {
+    return LanguageModel.snapshot(model, { optimizer: true })
+  },
+  get stateHash() {
+    return LanguageModel.stateHash(model)
+  },
+  get weightsHash() {
+    return LanguageModel.weightsHash(model)
+  }
+})
+
+/** A fresh model. */
+export const make = (config: LanguageModel.ModelConfig): Effect.Effect<Trainee, OperationFailed> =>
+  Effect.mapBoth(LanguageModel.make(config), { onFailure: rejected, onSuccess: ofModel })
+
+/** A model with the weights and, where asked for, the optimizer of a checkpoint; it takes over the checkpoint's seed. */
+export const restore = (
+  snapshot: LanguageModel.Snapshot,
+  options: { readonly optimizer: boolean }
+): Effect.Effect<Trainee, OperationFailed> =>
+  LanguageModel.make(snapshot.config).pipe(
+    Effect.tap((model) => LanguageModel.restore(model, snapshot, options)),
+    Effect.mapBoth({ onFailure: (error) => failed(error.message, "server"), onSuccess: ofModel })
+  )
+
+/** Answers without computing: outputs of the right shape, all zero. `hash` stands in for the state. */
+export const idle = (config: LanguageModel.ModelConfig, hash: () => string): Trainee => ({
+  config,
+  pass: (pass) =>
+    Effect.sync(() => ({
+      loss: 0,
+      logprobs: pass.data.map((datum) => new Float32Array(datum.lossFnInputs["target_tokens"]?.data.length ?? 0))
+    })),
+  step: (adam) => Effect.succeed({ learning_rate: adam.learning_rate }),
+  snapshot: undefined,
+  get stateHash() {
+    return hash()
+  },
+  get weightsHash() {
+    return hash()
+  }
+})

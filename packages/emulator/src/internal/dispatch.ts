@@ -1,0 +1,141 @@
+/** From a request to its handler: routes, credentials, bursts, the audit. */
+import * as Endpoint from "@tinkex/tinker/wire/Endpoint"
+import * as Headers from "@tinkex/tinker/wire/Headers"
+import * as Effect from "effect/Effect"
+import type * as FaultPlan from "../FaultPlan.ts"
+import * as SessionHandlers from "./handlers/session.ts"
+import type { Handler } from "./handlers/session.ts"
+import * as Training from "./handlers/training.ts"
+import * as Weights from "./handlers/weights.ts"
+import { type ApiRequest, json, refused, type Refused, type Reply } from "./reply.ts"
+import type { World } from "./world.ts"
+
+interface Route {
+  readonly name: FaultPlan.Request | undefined
+  readonly handler: Handler
+  /** The handler counts its replies for lost responses itself, where it knows a resubmission from a new request. */
+  readonly counted?: boolean
+  readonly open?: boolean
+}
+
+const later =
+  (what: string): Handler =>
+  () =>
+    Effect.fail(refused(501, `${what} is not part of this emulator yet`))
+
+const key = ({ method, path }: Endpoint.Endpoint) => `${method} ${path}`
+
+const fixed = new Map<string, Route>([
+  [key(Endpoint.healthz), { name: undefined, handler: SessionHandlers.healthz, open: true }],
+  [key(Endpoint.clientConfig), { name: "client_config", handler: SessionHandlers.clientConfig }],
+  [key(Endpoint.dynamicConfig), { name: "dynamic_config", handler: SessionHandlers.dynamicConfig }],
+  [key(Endpoint.serverCapabilities), { name: "server_capabilities", handler: SessionHandlers.serverCapabilities }],
+  [key(Endpoint.createSession), { name: "create_session", handler: SessionHandlers.createSession }],
+  [key(Endpoint.sessionHeartbeat), { name: "session_heartbeat", handler: SessionHandlers.sessionHeartbeat }],
+  [key(Endpoint.sessions), { name: "session", handler: SessionHandlers.listSessions }],
+  [key(Endpoint.createModel), { name: "create_model", handler: SessionHandlers.createModel, counted: true }],
+  [key(Endpoint.getInfo), { name: "get_info", handler: SessionHandlers.getInfo }],
+  [key(Endpoint.unloadModel), { name: "unload_model", handler: SessionHandlers.unloadModel, counted: true }],
+  [key(Endpoint.forward), { name: "forward", handler: Training.forward, counted: true }],
+  [key(Endpoint.forwardBackward), { name: "forward_backward", handler: Training.forwardBackward, counted: true }],
+  [key(Endpoint.optimStep), { name: "optim_step", handler: Training.optimStep, counted: true }],
+  [key(Endpoint.retrieveFuture), { name: "retrieve_future", handler: Training.retrieveFuture, counted: true }],
+  [key(Endpoint.saveWeights), { name: "save_weights", handler: Weights.saveWeights, counted: true }],
+  [key(Endpoint.loadWeights), { name: "load_weights", handler: Weights.loadWeights, counted: true }],
+  [key(Endpoint.weightsInfo), { name: "weights_info", handler: Weights.weightsInfo }],
+  [key(Endpoint.trainingRuns), { name: "training_runs", handler: Weights.trainingRuns }],
+  [key(Endpoint.checkpoints), { name: "checkpoints", handler: Weights.checkpoints }],
+  ["POST /api/v1/telemetry", { name: undefined, handler: later("Telemetry") }],
+  ["POST /api/v1/auth/token", { name: undefined, handler: later("The token exchange") }],
+  ["POST /api/v1/asample", { name: undefined, handler: later("Sampling") }],
+  ["POST /api/v1/create_sampling_session", { name: undefined, handler: later("Sampling") }],
+  ["POST /api/v1/save_weights_for_sampler", { name: undefined, handler: later("Saving for a sampler") }]
+])
+
+const runs = "^/api/v1/training_runs/([^/]+)"
+
+const patterns: ReadonlyArray<readonly [method: string, pattern: RegExp, route: Route]> = [
+  ["GET", /^\/api\/v1\/sessions\/([^/]+)$/, { name: "session", handler: SessionHandlers.getSession }],
+  ["GET", new RegExp(`${runs}$`), { name: "training_run", handler: Weights.trainingRun }],
+  ["GET", new RegExp(`${runs}/checkpoints$`), { name: "run_checkpoints", handler: Weights.runCheckpoints }],
+  ["DELETE", new RegExp(`${runs}/checkpoints/([^/]+)$`), { name: undefined, handler: Weights.bareCheckpoint }],
+  [
+    "DELETE",
+    new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)$`),
+    { name: "delete_checkpoint", handler: Weights.deleteCheckpoint }
+  ],
+  [
+    "PUT",
+    new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)/ttl$`),
+    { name: "checkpoint_ttl", handler: Weights.checkpointTtl }
+  ],
+  [
+    "GET",
+    new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)/archive$`),
+    { name: undefined, handler: later("The archive of a checkpoint") }
+  ]
+]
+
+const authorize = (world: World, request: ApiRequest): Refused | undefined => {
+  const key = request.header(Headers.apiKey)
+  if (key === undefined || key === "") return refused(401, "X-API-Key is missing")
+  if (!key.startsWith("tml-") && !key.startsWith("eyJ")) {
+    return refused(401, "X-API-Key is neither an API key (tml-...) nor a token (eyJ...)")
+  }
+  const { apiKeys } = world.settings
+  return apiKeys === "any" || apiKeys.has(key) ? undefined : refused(403, "This API key is not known here")
+}
+
+const burst = (fault: Extract<FaultPlan.Fault, { readonly _tag: "HttpBurst" }>): Reply =>
+  json(
+    fault.status,
+    { detail: `status ${fault.status} by request of the fault plan` },
+    fault.retryAfterMillis === undefined ? {} : { headers: { "retry-after": `${fault.retryAfterMillis / 1000}` } }
+  )
+
+/** Answers any request; nothing that a client sends makes it fail. */
+export const dispatch = (world: World): ((request: ApiRequest) => Effect.Effect<Reply>) => {
+  const record = (request: ApiRequest, route: Route | undefined, reply: Reply) => {
+    world.record({
+      at: world.now(),
+      endpoint: route?.name ?? `${request.method} ${request.path}`,
+      status: reply.dropped === true ? 0 : reply.status,
+      ...reply.audit
+    })
+    return reply
+  }
+
+  const run = (request: ApiRequest, route: Route, parameters: ReadonlyArray<string>): Effect.Effect<Reply> => {
+    const denied = route.open === true ? undefined : authorize(world, request)
+    if (denied !== undefined) return Effect.succeed(denied.reply)
+    const { name } = route
+    const refusal = name === undefined ? undefined : world.faults.request(name)
+    if (refusal !== undefined) return Effect.succeed(burst(refusal))
+    return route.handler(world, request, parameters).pipe(
+      Effect.map((reply) =>
+        name !== undefined && route.counted !== true && world.faults.loses(name, {})
+          ? { ...reply, dropped: true }
+          : reply
+      ),
+      Effect.catch((error) => Effect.succeed(error.reply)),
+      Effect.catchDefect((defect) =>
+        Effect.as(
+          Effect.logError("A request could not be handled", defect),
+          json(500, { detail: `internal error: ${String(defect)}` })
+        )
+      )
+    )
+  }
+
+  return (request) =>
+    Effect.suspend(() => {
+      const route = fixed.get(`${request.method} ${request.path}`)
+      if (route !== undefined) return Effect.map(run(request, route, []), (reply) => record(request, route, reply))
+      for (const [method, pattern, route] of patterns) {
+        const match = method === request.method ? pattern.exec(request.path) : null
+        if (match === null) continue
+        return Effect.map(run(request, route, match.slice(1)), (reply) => record(request, route, reply))
+      }
+      return Effect.succeed(record(request, undefined, json(404, { detail: "Not Found" })))
+    })
+}

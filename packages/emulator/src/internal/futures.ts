@@ -1,0 +1,93 @@
+/** Promises of results: what was promised, what came of it, and for how long it can be fetched. */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type * as FaultPlan from "../FaultPlan.ts"
+
+export type Category = "user" | "server" | "unknown"
+
+export type Result =
+  | { readonly _tag: "Json"; readonly body: Readonly<Record<string, unknown>> }
+  | { readonly _tag: "Output"; readonly json: () => unknown; readonly protobuf: () => Uint8Array }
+  | { readonly _tag: "Failed"; readonly error: string; readonly category: Category }
+
+export interface Future {
+  readonly id: string
+  readonly operation: FaultPlan.Operation
+  readonly modelId: string
+  readonly seqId: number
+  /** Wakes polls: there is a result, or there will be none while this emulator lives. */
+  readonly settled: Deferred.Deferred<void>
+  result: Result | undefined
+  /** The future answers 410 from now on. */
+  expired: boolean
+  queueState: "active" | "paused_capacity" | "paused_rate_limit"
+  settledAt: number
+}
+
+export class Futures {
+  private readonly byId = new Map<string, Future>()
+  // In the order of settling, which is the order of expiry.
+  private readonly settledOrder: Array<Future> = []
+  private forgotten = 0
+  private count = 0
+  private readonly boot: string
+  private readonly retentionMillis: number
+
+  constructor(boot: string, retentionMillis: number) {
+    this.boot = boot
+    this.retentionMillis = retentionMillis
+  }
+
+  create(operation: FaultPlan.Operation, modelId: string, seqId: number): Future {
+    const future: Future = {
+      id: `req-${this.boot}-${this.count++}`,
+      operation,
+      modelId,
+      seqId,
+      settled: Deferred.makeUnsafe<void>(),
+      result: undefined,
+      expired: false,
+      queueState: "active",
+      settledAt: 0
+    }
+    this.byId.set(future.id, future)
+    return future
+  }
+
+  settle(future: Future, result: Result, now: number): void {
+    if (future.result !== undefined) return
+    future.result = result
+    future.settledAt = now
+    this.settledOrder.push(future)
+    Deferred.doneUnsafe(future.settled, Effect.void)
+    this.forget(now)
+  }
+
+  /** A promise of an earlier process is gone; one that nobody ever made is unknown. */
+  find(id: string, now: number): Future | "gone" | "unknown" {
+    this.forget(now)
+    const future = this.byId.get(id)
+    if (future !== undefined) return future.expired ? "gone" : future
+    const match = /^req-([0-9a-z]+)-(\d+)$/.exec(id)
+    if (match === null) return "unknown"
+    return match[1] !== this.boot || Number(match[2]) < this.count ? "gone" : "unknown"
+  }
+
+  /** Lets every waiting poll answer at once that there is nothing yet. */
+  wake(): void {
+    for (const future of this.byId.values()) Deferred.doneUnsafe(future.settled, Effect.void)
+  }
+
+  private forget(now: number): void {
+    let oldest = this.settledOrder[this.forgotten]
+    while (oldest !== undefined && oldest.settledAt + this.retentionMillis <= now) {
+      this.byId.delete(oldest.id)
+      this.forgotten++
+      oldest = this.settledOrder[this.forgotten]
+    }
+    if (this.forgotten > 1024 && this.forgotten * 2 > this.settledOrder.length) {
+      this.settledOrder.splice(0, this.forgotten)
+      this.forgotten = 0
+    }
+  }
+}

@@ -1,0 +1,180 @@
+/** Configuration, sessions, models. */
+import * as Json from "@tinkex/tinker/wire/Json"
+import * as Effect from "effect/Effect"
+import * as LanguageModel from "../../LanguageModel.ts"
+import * as Digest from "../digest.ts"
+import * as Operations from "../operations.ts"
+import { type ApiRequest, ok, refused, type Refused, type Reply } from "../reply.ts"
+import type { Model, Session, World } from "../world.ts"
+import { jsonBody } from "./body.ts"
+
+export type Handler = (
+  world: World,
+  request: ApiRequest,
+  parameters: ReadonlyArray<string>
+) => Effect.Effect<Reply, Refused>
+
+export const healthz: Handler = () => Effect.succeed(ok({ status: "ok" }))
+
+const readClientConfig = jsonBody(Json.ClientConfigRequest)
+export const clientConfig: Handler = (world, request) =>
+  Effect.map(readClientConfig(request), () =>
+    ok({
+      pjwt_auth_enabled: false,
+      credential_default_source: "api_key",
+      parallel_fwdbwd_chunks: true,
+      proto_compress_fwdbwd: false,
+      fwdbwd_max_chunk_len: 1024,
+      fwdbwd_max_chunk_bytes_count: 5_000_000,
+      create_model_via_load_weights: false,
+      ...world.settings.clientConfig
+    })
+  )
+
+export const dynamicConfig: Handler = () => Effect.succeed(ok({ refresh_interval_sec: 300 }))
+
+export const serverCapabilities: Handler = (world) =>
+  Effect.sync(() =>
+    ok({
+      supported_models: [...world.settings.models].map(([name, base]) => ({
+        model_name: name,
+        max_context_length: LanguageModel.baseModels.find(({ name }) => name === base)?.maxContextLength
+      }))
+    })
+  )
+
+const readCreateSession = jsonBody(Json.CreateSessionRequest)
+export const createSession: Handler = (world, request) =>
+  Effect.map(readCreateSession(request), (body) => {
+    const session = world.openSession(body.project_id ?? null)
+    return ok({ type: "create_session", session_id: session.id })
+  })
+
+const readHeartbeat = jsonBody(Json.SessionHeartbeatRequest)
+export const sessionHeartbeat: Handler = (world, request) =>
+  Effect.flatMap(readHeartbeat(request), (body) =>
+    Effect.map(world.session(body.session_id), (session) => {
+      session.lastBeat = world.now()
+      return ok({ type: "session_heartbeat" })
+    })
+  )
+
+export const getSession: Handler = (world, _, [id = ""]) => {
+  const session = world.sessions.get(id)
+  if (session === undefined) return Effect.fail(refused(404, `Session ${id} not found`))
+  const runs = Array.from(session.models.values(), (model) => model.id)
+  return Effect.succeed(ok({ training_run_ids: runs, sampler_ids: [] }))
+}
+
+export const listSessions: Handler = (world) =>
+  Effect.sync(() => ok({ sessions: [...world.sessions.keys()].toReversed() }))
+
+/** The model behind a name that this server serves. */
+const checkBaseModel = (world: World, name: string): Effect.Effect<void, Refused> => {
+  if (name === "") return Effect.fail(refused(400, "base_model is required"))
+  const { models } = world.settings
+  return models.has(name)
+    ? Effect.void
+    : Effect.fail(refused(400, `base_model "${name}" is not served here. Use one of ${[...models.keys()].join(", ")}.`))
+}
+
+export interface NewRun {
+  readonly baseModel: string
+  readonly rank: number
+  readonly seed: number
+  readonly trainMlp: boolean
+  readonly trainAttn: boolean
+  readonly trainUnembed: boolean
+  readonly userMetadata: Readonly<Record<string, string>> | null
+}
+
+/**
+ * Begins a model under the number that the client chose for it. Its first operation, number 0, is the request itself; the
+ * same request again gets the same promise.
+ */
+export const beginModel = (
+  world: World,
+  options: {
+    readonly session: Session
+    readonly modelSeqId: number
+    readonly digest: string
+    readonly operation: "create_model" | "load_weights"
+    readonly run: Effect.Effect<NewRun, Refused>
+    readonly work: (model: Model, seqId: number) => ReturnType<ReturnType<typeof Operations.createModel>>
+  }
+): Effect.Effect<Reply, Refused> => {
+  const { digest, modelSeqId, operation, session, work } = options
+  const submit = (model: Model) => world.submit(model, { operation, seqId: 0, digest, work })
+  const existing = session.models.get(modelSeqId)
+  if (existing !== undefined) return submit(existing)
+  return Effect.flatMap(options.run, (run) => {
+    const now = world.now()
+    return submit(
+      world.addModel(session, modelSeqId, {
+        ...run,
+        id: `${session.id}:train:${modelSeqId}`,
+        projectId: session.projectId,
+        createdAt: now,
+        lastRequestAt: now,
+        corrupted: false,
+        ledger: [],
+        checkpoints: []
+      })
+    )
+  })
+}
+
+const readCreateModel = jsonBody(Json.CreateModelRequest)
+export const createModel: Handler = (world, request) =>
+  Effect.flatMap(readCreateModel(request), (body) =>
+    Effect.flatMap(world.session(body.session_id), (session) => {
+      const { rank, seed, train_attn, train_mlp, train_unembed } = body.lora_config
+      const run = Effect.gen(function* () {
+        yield* checkBaseModel(world, body.base_model)
+        if (rank < 1 || rank > LanguageModel.maxRank) {
+          return yield* Effect.fail(refused(400, `lora_config.rank must be from 1 to ${LanguageModel.maxRank}`))
+        }
+        if (!train_attn && !train_mlp && !train_unembed) {
+          return yield* Effect.fail(refused(400, "at least one of train_attn, train_mlp, train_unembed must be true"))
+        }
+        return {
+          baseModel: body.base_model,
+          rank,
+          seed: seed ?? world.settings.seed,
+          trainMlp: train_mlp,
+          trainAttn: train_attn,
+          trainUnembed: train_unembed,
+          userMetadata: body.user_metadata ?? null
+        }
+      })
+      return beginModel(world, {
+        session,
+        modelSeqId: body.model_seq_id,
+        digest: Digest.ofJson({ ...body, type: "create_model" }),
+        operation: "create_model",
+        run,
+        work: Operations.createModel(world)
+      })
+    })
+  )
+
+const readModel = jsonBody(Json.ModelRequest)
+export const getInfo: Handler = (world, request) =>
+  Effect.flatMap(readModel(request), (body) =>
+    Effect.map(world.model(body.model_id), ({ id, run }) =>
+      ok(
+        {
+          type: "get_info",
+          model_id: id,
+          model_data: { arch: "byte-lm", model_name: run.baseModel, tokenizer_id: run.baseModel },
+          model_name: run.baseModel,
+          is_lora: true,
+          lora_rank: run.rank
+        },
+        { audit: { modelId: id } }
+      )
+    )
+  )
+
+export const unloadModel: Handler = (world, request) =>
+  Effect.flatMap(readModel(request), (body) => world.submitUnload(body.model_id))

@@ -1,0 +1,82 @@
+/**
+ * The HTTP server that carries the handlers; the one place that knows the server modules of Effect and Node.
+ *
+ * A dropped reply destroys the socket, as a broken connection would. Closing wakes the long polls first, then gives
+ * connections a moment, then cuts them, so that it always ends.
+ */
+import * as NodeHttp from "node:http"
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
+import * as Effect from "effect/Effect"
+import type { ServeError } from "effect/http/HttpServerError"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import type * as Scope from "effect/Scope"
+import { EmulatorError, ListenFailed } from "../EmulatorError.ts"
+import { type ApiRequest, json, type Reply } from "./reply.ts"
+
+const problemOf = (error: ServeError): string => {
+  const { cause } = error
+  const code = cause instanceof Error && "code" in cause ? cause.code : undefined
+  if (code === "EADDRINUSE") return "the port is in use"
+  if (code === "EACCES") return "this port needs rights that the process does not have"
+  if (code === "EADDRNOTAVAIL" || code === "ENOTFOUND") return "the host is no address of this machine"
+  return cause instanceof Error ? cause.message : String(cause)
+}
+
+const toRequest = (request: HttpServerRequest.HttpServerRequest, body: ArrayBuffer): ApiRequest | undefined => {
+  const mark = request.url.indexOf("?")
+  const rawPath = mark < 0 ? request.url : request.url.slice(0, mark)
+  try {
+    return {
+      method: request.method,
+      path: rawPath.includes("%") ? decodeURIComponent(rawPath) : rawPath,
+      query: new URLSearchParams(mark < 0 ? "" : request.url.slice(mark)),
+      header: (name) => request.headers[name],
+      body: new Uint8Array(body)
+    }
+  } catch {
+    return undefined
+  }
+}
+
+const malformed = json(400, { detail: "The path is not percent-encoded properly" })
+
+const toResponse = (reply: Reply): HttpServerResponse.HttpServerResponse => {
+  const options = { status: reply.status, contentType: reply.contentType, headers: reply.headers }
+  return typeof reply.body === "string"
+    ? HttpServerResponse.text(reply.body, options)
+    : HttpServerResponse.uint8Array(reply.body, options)
+}
+
+export const serve = Effect.fnUntraced(function* (options: {
+  readonly host: string
+  readonly port: number
+  readonly handle: (request: ApiRequest) => Effect.Effect<Reply>
+  readonly wake: Effect.Effect<void>
+}): Effect.fn.Return<{ readonly url: string }, EmulatorError, Scope.Scope> {
+  const { handle, host, port, wake } = options
+  const node = NodeHttp.createServer({ requestTimeout: 0, keepAliveTimeout: 60_000 })
+  const server = yield* NodeHttpServer.make(() => node, { host, port, gracefulShutdownTimeout: "500 millis" }).pipe(
+    Effect.mapError(
+      (error) => new EmulatorError({ reason: new ListenFailed({ host, port, problem: problemOf(error) }) })
+    )
+  )
+  // Finalizers run in reverse: wake polls, let the server finish what it can, cut what is left.
+  yield* Effect.addFinalizer(() => Effect.sync(() => node.closeAllConnections()))
+  yield* server.serve(
+    Effect.gen(function* () {
+      const request = yield* HttpServerRequest.HttpServerRequest
+      const received = toRequest(request, yield* request.arrayBuffer)
+      const reply = received === undefined ? malformed : yield* handle(received)
+      if (reply.dropped === true) NodeHttpServerRequest.toIncomingMessage(request).socket.destroy()
+      return toResponse(reply)
+    })
+  )
+  yield* Effect.addFinalizer(() => wake)
+
+  const address = node.address()
+  const bound = typeof address === "object" && address !== null ? address.port : port
+  const name = host.includes(":") ? `[${host}]` : host
+  return { url: `http://${name}:${bound}` }
+})

@@ -1,0 +1,195 @@
+/** What each operation does when its turn comes. */
+import * as CheckpointPath from "@tinkex/tinker/wire/CheckpointPath"
+import * as Protobuf from "@tinkex/tinker/wire/Protobuf"
+import * as Effect from "effect/Effect"
+import type { CheckpointStoreError } from "../CheckpointStore.ts"
+import type { CheckpointRecord, Run } from "./catalog.ts"
+import * as Compute from "./compute.ts"
+import { type AdamParams, failed, type OperationFailed, type Pass, type Trainee } from "./compute.ts"
+import * as Digest from "./digest.ts"
+import type { Result } from "./futures.ts"
+import { corrupted, type Model, notLoaded, type World } from "./world.ts"
+
+type Work = (model: Model, seqId: number) => Effect.Effect<Result, OperationFailed>
+
+const body = (value: Readonly<Record<string, unknown>>): Result => ({ _tag: "Json", body: value })
+
+const trainee = (model: Model): Effect.Effect<Trainee, OperationFailed> =>
+  model.trainee === undefined
+    ? Effect.fail(failed(`${notLoaded(model.id)}: it was never created`, "server"))
+    : Effect.succeed(model.trainee)
+
+const configOf = (world: World, run: Run) => ({
+  baseModel: world.baseOf(run.baseModel),
+  rank: run.rank,
+  seed: run.seed,
+  trainMlp: run.trainMlp,
+  trainAttn: run.trainAttn,
+  trainUnembed: run.trainUnembed
+})
+
+/** Stands in for a state where nothing is computed: what was applied, in order. */
+const lineageHash = (run: Run) => Digest.ofParts(run.ledger.map((entry) => entry.digest))
+
+const idle = (world: World, run: Run) => Compute.idle(configOf(world, run), () => lineageHash(run))
+
+export const createModel =
+  (world: World): Work =>
+  (model) =>
+    Effect.gen(function* () {
+      model.trainee =
+        world.settings.compute === "none" ? idle(world, model.run) : yield* Compute.make(configOf(world, model.run))
+      yield* world.persist(model.run)
+      return body({ model_id: model.id, type: "create_model" })
+    })
+
+export const pass =
+  (batch: Pass, digests: Uint8Array, forwardOnly: boolean): Work =>
+  (model) =>
+    Effect.gen(function* () {
+      const state = yield* trainee(model)
+      const result = yield* state.pass(batch, !forwardOnly)
+      if (!forwardOnly) {
+        model.gradients.push(digests)
+        model.datums += batch.data.length
+      }
+      const output = {
+        lossFnOutputType: "TorchLossReturn",
+        lossFnOutputs: result.logprobs.map((values) => ({
+          logprobs: { dtype: "float32" as const, data: Float32Array.from(values), shape: [values.length] }
+        })),
+        metrics: { "loss:sum": result.loss }
+      }
+      return {
+        _tag: "Output",
+        protobuf: () => Protobuf.encodeForwardBackwardOutput(output),
+        json: () => ({
+          loss_fn_output_type: output.lossFnOutputType,
+          loss_fn_outputs: output.lossFnOutputs.map(({ logprobs }) => ({
+            logprobs: { ...logprobs, data: Array.from(logprobs.data, (x) => (Number.isFinite(x) ? x : null)) }
+          })),
+          metrics: output.metrics
+        })
+      }
+    })
+
+export const optimStep =
+  (world: World, adam: AdamParams): Work =>
+  (model, seqId) =>
+    Effect.gen(function* () {
+      const state = yield* trainee(model)
+      const step = model.run.ledger.length
+      const fault = world.faults.step(step, { modelId: model.id, seqId })
+      if (fault === "corrupt") {
+        yield* world.poison(model)
+        return yield* Effect.fail(failed(corrupted(model.id), "server"))
+      }
+      if (fault === "loseSession") {
+        world.expire(model.session)
+        return yield* Effect.fail(failed(notLoaded(model.id), "server"))
+      }
+      const metrics = yield* state.step(adam)
+      model.run.ledger.push({
+        seqId,
+        step,
+        digest: Digest.ofParts(model.gradients),
+        datums: model.datums,
+        modelId: model.id
+      })
+      model.gradients = []
+      model.datums = 0
+      return body({ type: "optim_step", metrics })
+    })
+
+/** What a checkpoint is called where its files are kept. */
+export const storeId = (runId: string, name: string) => `${runId}/weights/${name}`
+
+const storageTrouble = (error: CheckpointStoreError) =>
+  failed(error.message, error.reason._tag === "InvalidId" ? "user" : "server")
+
+export const saveWeights =
+  (
+    world: World,
+    options: { readonly name: string; readonly ttlSeconds: number | undefined; readonly overwrite: boolean }
+  ): Work =>
+  (model, seqId) =>
+    Effect.gen(function* () {
+      const { run } = model
+      const state = yield* trainee(model)
+      const { name } = options
+      const id = storeId(run.id, name)
+      const path = CheckpointPath.format({ runId: run.id, kind: "weights", name })
+      const existing = findCheckpoint(world, run, name)
+      if (existing !== undefined && !options.overwrite) {
+        const error = `ResourceAlreadyExists: ${path} exists. Choose another name, or set overwrite.`
+        return yield* Effect.fail(failed(error, "user"))
+      }
+      const steps = run.ledger.length
+      const damage = world.faults.save(steps, { modelId: model.id, seqId })
+      const done = body({ path, type: "save_weights" })
+      if (damage === "absent") return done
+
+      let sizeBytes = idleCheckpointBytes
+      const { snapshot } = state
+      if (snapshot !== undefined) {
+        const save = world.store.save({ id, snapshot, meta: { steps } })
+        const stored = yield* save.pipe(
+          // Left over from a checkpoint that is overwritten, expired or was never entered in the catalog.
+          Effect.catchReason("CheckpointStoreError", "AlreadyExists", () =>
+            Effect.andThen(world.store.remove(id), save)
+          ),
+          Effect.catchTags({
+            CheckpointStoreError: (error) => Effect.fail(storageTrouble(error)),
+            LanguageModelError: (error) => Effect.fail(failed(error.message, "server"))
+          })
+        )
+        sizeBytes = stored.sizeBytes
+        if (damage === "truncated") yield* Effect.mapError(world.store.truncate(id), storageTrouble)
+        if (damage === "missing") yield* Effect.mapError(world.store.remove(id), storageTrouble)
+      }
+      if (damage === "truncated") sizeBytes = Math.floor(sizeBytes / 2)
+      const savedAt = world.now()
+      const record: CheckpointRecord = {
+        name,
+        savedAt,
+        sizeBytes,
+        steps,
+        expiresAt: options.ttlSeconds === undefined ? null : savedAt + options.ttlSeconds * 1000,
+        damage: damage ?? null
+      }
+      run.checkpoints = [...run.checkpoints.filter((other) => other.name !== name), record]
+      yield* world.persist(run)
+      return done
+    })
+
+/** Where nothing is computed, nothing is stored either; a listing still shows a plausible size. */
+const idleCheckpointBytes = 1024
+
+/** A checkpoint that has not expired. */
+export const findCheckpoint = (world: World, run: Run, name: string): CheckpointRecord | undefined =>
+  run.checkpoints.find(
+    (checkpoint) => checkpoint.name === name && (checkpoint.expiresAt === null || checkpoint.expiresAt > world.now())
+  )
+
+export const loadWeights =
+  (world: World, options: { readonly source: Run; readonly name: string; readonly optimizer: boolean }): Work =>
+  (model) =>
+    Effect.gen(function* () {
+      const { name, source } = options
+      const path = CheckpointPath.format({ runId: source.id, kind: "weights", name })
+      const record = findCheckpoint(world, source, name)
+      if (record === undefined) return yield* Effect.fail(failed(`Checkpoint ${path} does not exist`, "user"))
+      const idleDamage = record.damage === "missing" || record.damage === "truncated"
+      if (world.settings.compute === "none") {
+        if (idleDamage) return yield* Effect.fail(failed(`Checkpoint ${path} is damaged: ${record.damage}`, "server"))
+        model.trainee = idle(world, model.run)
+      } else {
+        const stored = yield* Effect.mapError(world.store.load(storeId(source.id, name)), storageTrouble)
+        model.trainee = yield* Compute.restore(stored.snapshot, { optimizer: options.optimizer })
+      }
+      model.run.seed = model.trainee.config.seed
+      model.run.ledger = source.ledger.slice(0, record.steps)
+      if (record.damage === "poisonedOnLoad") yield* world.poison(model)
+      else yield* world.persist(model.run)
+      return body({ path, model_id: model.id, type: "load_weights" })
+    })

@@ -1,0 +1,61 @@
+/** What a handler answers, before a carrier puts it on a wire. */
+import * as Data from "effect/Data"
+
+export interface ApiRequest {
+  readonly method: string
+  /** Path without the query, percent-encoding removed. */
+  readonly path: string
+  readonly query: URLSearchParams
+  /** Looks a header up by its lower-case name. */
+  readonly header: (name: string) => string | undefined
+  readonly body: Uint8Array
+}
+
+/** What the audit says about a request besides its endpoint and status. */
+export interface Audit {
+  readonly modelId?: string
+  readonly seqId?: number
+  readonly digest?: string
+  readonly duplicate?: boolean
+}
+
+export interface Reply {
+  readonly status: number
+  readonly contentType: string
+  readonly body: string | Uint8Array
+  readonly headers?: Readonly<Record<string, string>>
+  readonly audit?: Audit
+  /** The connection is dropped in place of this reply. */
+  readonly dropped?: boolean
+}
+
+export const json = (status: number, value: unknown, more?: Pick<Reply, "headers" | "audit" | "dropped">): Reply => ({
+  status,
+  contentType: "application/json",
+  body: JSON.stringify(value),
+  ...more
+})
+
+export const ok = (value: unknown, more?: Pick<Reply, "headers" | "audit" | "dropped">): Reply => json(200, value, more)
+
+/** A request that is answered with an error status. */
+export class Refused extends Data.TaggedError("Refused")<{
+  readonly status: number
+  readonly detail: unknown
+  readonly audit?: Audit
+}> {
+  get reply(): Reply {
+    return json(
+      this.status,
+      { detail: this.detail },
+      {
+        // A conflict repeats itself however often it is sent.
+        ...(this.status === 409 ? { headers: { "x-should-retry": "false" } } : {}),
+        ...(this.audit === undefined ? {} : { audit: this.audit })
+      }
+    )
+  }
+}
+
+export const refused = (status: number, detail: string, audit?: Audit): Refused =>
+  new Refused({ status, detail, ...(audit === undefined ? {} : { audit }) })

@@ -1,0 +1,378 @@
+/**
+ * Everything an emulator holds: sessions, models, runs, promises, armed faults, the audit.
+ *
+ * - **W1** the operations of one model run one after another, in the order of their numbers, each on its own turn of the
+ *   event loop;
+ * - **W2** a model that is dead stays dead: what waits fails, what comes later fails;
+ * - **W3** the flag of a corrupted run is on its record before any of its operations is seen to fail.
+ */
+import type { Clock } from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Scope from "effect/Scope"
+import type { RequestRecord } from "../EmulatorControl.ts"
+import type { CheckpointStore } from "../CheckpointStore.ts"
+import type { EmulatorError } from "../EmulatorError.ts"
+import type * as FaultPlan from "../FaultPlan.ts"
+import type { Catalog, Run } from "./catalog.ts"
+import { failed, type OperationFailed, type Trainee } from "./compute.ts"
+import * as Digest from "./digest.ts"
+import { Faults, type OperationFaults } from "./faults.ts"
+import { type Future, Futures, type Result } from "./futures.ts"
+import { type Audit, json, ok, refused, type Refused, type Reply } from "./reply.ts"
+import { Sequence } from "./sequence.ts"
+
+export interface Session {
+  readonly id: string
+  readonly projectId: string | null
+  lastBeat: number
+  expired: boolean
+  readonly models: Map<number, Model>
+}
+
+export interface Op {
+  readonly operation: FaultPlan.Operation
+  readonly seqId: number
+  readonly future: Future
+  readonly faults: OperationFaults
+  /** Taken away once it has run: a batch need not outlive its turn. */
+  work: ((model: Model, seqId: number) => Effect.Effect<Result, OperationFailed>) | undefined
+}
+
+export interface Model {
+  readonly id: string
+  readonly session: Session
+  readonly run: Run
+  readonly sequence: Sequence<Op>
+  trainee: Trainee | undefined
+  /** Digests of the examples whose gradients wait for the next step. */
+  gradients: Array<Uint8Array>
+  datums: number
+  running: boolean
+  /** An operation besides its creation has been accepted. */
+  used: boolean
+  unloaded: boolean
+  lastUsed: number
+}
+
+export interface Settings {
+  readonly seed: number
+  readonly longPollMillis: number
+  readonly sessionTimeoutMillis: number
+  readonly retentionMillis: number
+  readonly apiKeys: "any" | ReadonlySet<string>
+  readonly compute: "model" | "none"
+  /** Names that are served, each with the model that stands behind it. */
+  readonly models: ReadonlyMap<string, string>
+  /** Replaces parts of the reply to `client/config`. */
+  readonly clientConfig: Readonly<Record<string, unknown>>
+}
+
+const auditLimit = 100_000
+
+export class World {
+  readonly settings: Settings
+  readonly catalog: Catalog
+  readonly store: CheckpointStore["Service"]
+  readonly faults: Faults
+  readonly futures: Futures
+  readonly sessions = new Map<string, Session>()
+  readonly models = new Map<string, Model>()
+  readonly audit: Array<RequestRecord> = []
+  readonly now: () => number
+  private readonly scope: Scope.Scope
+  private readonly label: string
+
+  constructor(options: {
+    readonly settings: Settings
+    readonly catalog: Catalog
+    readonly store: CheckpointStore["Service"]
+    readonly plan: FaultPlan.FaultPlan
+    readonly clock: Clock
+    readonly scope: Scope.Scope
+  }) {
+    this.settings = options.settings
+    this.catalog = options.catalog
+    this.store = options.store
+    this.scope = options.scope
+    this.now = () => options.clock.currentTimeMillisUnsafe()
+    this.faults = new Faults(options.plan, this.now)
+    // Ids of an earlier process must not name things of this one. Without a directory only the time of start tells them apart.
+    this.label = options.catalog.boot > 0 ? `${options.catalog.boot}` : this.now().toString(36)
+    this.futures = new Futures(this.label, options.settings.retentionMillis)
+  }
+
+  /** Work that outlives the request that began it; it ends with the emulator. */
+  background(work: Effect.Effect<void>): Effect.Effect<void> {
+    return Effect.asVoid(Effect.forkIn(work, this.scope))
+  }
+
+  record(entry: RequestRecord): void {
+    this.audit.push(entry)
+    if (this.audit.length > auditLimit * 1.1) this.audit.splice(0, this.audit.length - auditLimit)
+  }
+
+  /** The model behind a name that is served. */
+  baseOf(name: string): string {
+    return this.settings.models.get(name) ?? name
+  }
+
+  openSession(projectId: string | null): Session {
+    const hex = Digest.ofJson([this.settings.seed, this.label, this.sessions.size])
+    const id = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20, 32)].join("-")
+    const session: Session = { id, projectId, lastBeat: this.now(), expired: false, models: new Map() }
+    this.sessions.set(id, session)
+    return session
+  }
+
+  /** The live session of that id; time may have ended it meanwhile. */
+  session(id: string): Effect.Effect<Session, Refused> {
+    const session = this.sessions.get(id)
+    if (session !== undefined) this.expireIfDue(session)
+    return session === undefined || session.expired
+      ? Effect.fail(refused(404, `Session ${id} not found: it expired, or this server never opened it`))
+      : Effect.succeed(session)
+  }
+
+  expireIfDue(session: Session): void {
+    if (this.now() - session.lastBeat >= this.settings.sessionTimeoutMillis) this.expire(session)
+  }
+
+  expire(session: Session): void {
+    if (session.expired) return
+    session.expired = true
+    for (const model of session.models.values()) this.unload(model, "its session expired")
+  }
+
+  /** Milliseconds until the next session could expire. */
+  get nextExpiry(): number {
+    let next = this.now() + this.settings.sessionTimeoutMillis
+    for (const session of this.sessions.values()) {
+      if (!session.expired) next = Math.min(next, session.lastBeat + this.settings.sessionTimeoutMillis)
+    }
+    return Math.max(1, next - this.now())
+  }
+
+  addModel(session: Session, modelSeqId: number, run: Run): Model {
+    const model: Model = {
+      id: run.id,
+      session,
+      run,
+      sequence: new Sequence(0),
+      trainee: undefined,
+      gradients: [],
+      datums: 0,
+      running: false,
+      used: false,
+      unloaded: false,
+      lastUsed: this.now()
+    }
+    session.models.set(modelSeqId, model)
+    this.models.set(model.id, model)
+    this.catalog.runs.set(run.id, run)
+    return model
+  }
+
+  /** The loaded model of that id. */
+  model(id: string): Effect.Effect<Model, Refused> {
+    const model = this.models.get(id)
+    if (model !== undefined) this.expireIfDue(model.session)
+    return model === undefined || model.unloaded
+      ? Effect.fail(refused(400, notLoaded(id), { modelId: id }))
+      : Effect.succeed(model)
+  }
+
+  /** Ends a model: what it still had to do fails, its memory is given back. */
+  unload(model: Model, why: string): void {
+    if (model.unloaded) return
+    model.unloaded = true
+    this.failWaiting(model, `${notLoaded(model.id)}: ${why}`)
+    model.trainee = undefined
+    model.gradients = []
+  }
+
+  /** Flags a model's run corrupted and fails what it still had to do. */
+  poison(model: Model): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (model.run.corrupted) return Effect.void
+      model.run.corrupted = true
+      this.failWaiting(model, corrupted(model.id))
+      return this.persist(model.run)
+    })
+  }
+
+  private failWaiting(model: Model, error: string): void {
+    for (const op of model.sequence.drain()) {
+      op.work = undefined
+      this.settle(op, { _tag: "Failed", error, category: "server" })
+    }
+  }
+
+  /** Writes a run's description; an emulator that cannot write has no honest way on. */
+  persist(run: Run): Effect.Effect<void> {
+    return Effect.orDie(this.catalog.persist(run) satisfies Effect.Effect<void, EmulatorError>)
+  }
+
+  /** Accepts one operation, or recognizes it as one that was accepted before. */
+  submit(
+    model: Model,
+    request: {
+      readonly operation: FaultPlan.Operation
+      readonly seqId: number
+      readonly digest: string
+      readonly work: NonNullable<Op["work"]>
+    }
+  ): Effect.Effect<Reply, Refused> {
+    return Effect.suspend(() => {
+      const { digest, operation, seqId, work } = request
+      const audit: Audit = { modelId: model.id, seqId, digest }
+      const claim = model.sequence.find(seqId, digest)
+      if (claim._tag === "Duplicate") {
+        return Effect.succeed(submitted(claim.entry.future, { ...audit, duplicate: true }, false))
+      }
+      if (claim._tag === "Conflict") {
+        const detail = `seq_id ${seqId} of model ${model.id} was used for another request; expected ${model.sequence.position}`
+        return Effect.fail(refused(409, detail, audit))
+      }
+      const faults = this.faults.operation(operation, { modelId: model.id, seqId })
+      const future = this.futures.create(operation, model.id, seqId)
+      const op: Op = { operation, seqId, future, faults, work }
+      model.sequence.claim(seqId, digest, op)
+      model.used ||= seqId > 0
+      model.lastUsed = this.now()
+      model.run.lastRequestAt = model.lastUsed
+      const reply = submitted(future, audit, faults.lose)
+      if (model.run.corrupted) {
+        op.work = undefined
+        this.settle(op, { _tag: "Failed", error: corrupted(model.id), category: "server" })
+        return Effect.succeed(reply)
+      }
+      return Effect.as(this.start(model), reply)
+    })
+  }
+
+  /** Refuses a submission whose number is known; what comes behind it does not wait for it. */
+  refuse(model: Model, seqId: number, error: Refused): Effect.Effect<never, Refused> {
+    return Effect.suspend(() => {
+      model.sequence.refuse(seqId)
+      return Effect.andThen(this.start(model), Effect.fail(error))
+    })
+  }
+
+  /** Unloads at once, whatever is waiting. Asked again it answers the same. */
+  submitUnload(modelId: string): Effect.Effect<Reply, Refused> {
+    return Effect.suspend(() => {
+      const model = this.models.get(modelId)
+      if (model === undefined) return Effect.fail(refused(400, notLoaded(modelId), { modelId }))
+      const { lose } = this.faults.operation("unload_model", { modelId })
+      this.unload(model, "it was unloaded by request")
+      const future = this.futures.create("unload_model", modelId, -1)
+      this.futures.settle(future, { _tag: "Json", body: { model_id: modelId, type: "unload_model" } }, this.now())
+      return Effect.succeed(submitted(future, { modelId }, lose))
+    })
+  }
+
+  private start(model: Model): Effect.Effect<void> {
+    if (model.running) return Effect.void
+    model.running = true
+    return this.background(this.drive(model))
+  }
+
+  private drive(model: Model): Effect.Effect<void> {
+    const next: Effect.Effect<void> = Effect.suspend(() => {
+      const op = model.sequence.take()
+      if (op === undefined) {
+        model.running = false
+        return Effect.void
+      }
+      return Effect.andThen(Effect.andThen(this.execute(model, op), Effect.yieldNow), next)
+    })
+    return next
+  }
+
+  private execute(model: Model, op: Op): Effect.Effect<void> {
+    const { softFail } = op.faults
+    const { work } = op
+    op.work = undefined
+    const outcome: Effect.Effect<Result, OperationFailed> =
+      softFail !== undefined || work === undefined
+        ? Effect.fail(failed(`${op.operation} failed by request of the fault plan`, softFail?.category ?? "server"))
+        : work(model, op.seqId)
+    return outcome.pipe(
+      Effect.catch((failure) =>
+        Effect.succeed<Result>({ _tag: "Failed", error: failure.error, category: failure.category })
+      ),
+      Effect.catchDefect((defect) =>
+        Effect.succeed<Result>({ _tag: "Failed", error: `internal error: ${String(defect)}`, category: "server" })
+      ),
+      Effect.flatMap((result) => this.deliver(model, op, result))
+    )
+  }
+
+  // A model may have died while its operation ran; then the operation has not happened.
+  private deliver(model: Model, op: Op, result: Result): Effect.Effect<void> {
+    const dead = model.unloaded
+      ? notLoaded(model.id)
+      : model.run.corrupted && op.operation !== "load_weights"
+        ? corrupted(model.id)
+        : undefined
+    const final: Result = dead === undefined ? result : { _tag: "Failed", error: dead, category: "server" }
+    const { delay, expire } = op.faults
+    if (expire) op.future.expired = true
+    if (delay === undefined) {
+      this.settle(op, final)
+      return Effect.void
+    }
+    op.future.queueState = delay.queueState ?? "active"
+    return this.background(
+      Effect.andThen(
+        Effect.sleep(delay.millis),
+        Effect.sync(() => this.settle(op, final))
+      )
+    )
+  }
+
+  private settle(op: Op, result: Result): void {
+    this.futures.settle(op.future, result, this.now())
+  }
+
+  /** Waits for a result as long as a poll may take. */
+  retrieve(requestId: string, protobuf: boolean): Effect.Effect<Reply, Refused> {
+    return Effect.suspend(() => {
+      const future = this.futures.find(requestId, this.now())
+      if (future === "unknown") return Effect.fail(refused(404, `Request ${requestId} not found`))
+      if (future === "gone") return Effect.fail(refused(410, `The result of request ${requestId} is gone`))
+      if (future.result !== undefined) return Effect.succeed(this.result(future, future.result, protobuf))
+      return Deferred.await(future.settled).pipe(
+        Effect.timeoutOption(this.settings.longPollMillis),
+        Effect.flatMap(() => {
+          if (future.expired) return Effect.fail(refused(410, `The result of request ${requestId} is gone`))
+          if (future.result !== undefined) return Effect.succeed(this.result(future, future.result, protobuf))
+          return Effect.succeed(ok({ type: "try_again", request_id: future.id, queue_state: future.queueState }))
+        })
+      )
+    })
+  }
+
+  private result(future: Future, result: Result, protobuf: boolean): Reply {
+    const audit = { modelId: future.modelId, ...(future.seqId < 0 ? {} : { seqId: future.seqId }) }
+    const more = { audit, dropped: this.faults.loses("retrieve_future", audit) }
+    switch (result._tag) {
+      case "Failed":
+        return ok({ error: result.error, category: result.category }, more)
+      case "Json":
+        return ok(result.body, more)
+      case "Output":
+        return protobuf
+          ? { status: 200, contentType: "application/x-protobuf", body: result.protobuf(), ...more }
+          : ok(result.json(), more)
+    }
+  }
+}
+
+const submitted = (future: Future, audit: Audit, dropped: boolean): Reply =>
+  json(200, { request_id: future.id, model_id: future.modelId }, { audit, dropped })
+
+export const notLoaded = (modelId: string) => `Model ${modelId} not loaded`
+
+export const corrupted = (modelId: string) => `Model ${modelId} is corrupted; nothing more can be done with it`

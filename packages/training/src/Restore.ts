@@ -146,7 +146,7 @@ export const candidates = Effect.fn("Restore.candidates")(function* (
     proven: false,
     sizeBytes: checkpoint.sizeBytes,
     expiresAt: Option.flatMap(checkpoint.expiresAt, Time.toOption),
-      savedAt: Time.toOption(checkpoint.time),
+    savedAt: Time.toOption(checkpoint.time),
     source: "server"
   }))
 })

@@ -4,7 +4,7 @@ import { pathToFileURL } from "node:url"
 import { JournalError, JournalUnwritable } from "../JournalError.ts"
 
 /** SQLite's `SQLITE_BUSY` and `SQLITE_LOCKED`. */
-const heldCodes = [5, 6]
+const heldCodes = new Set([5, 6])
 
 /**
  * Takes a lock that the kernel gives up when the process ends, even by `kill -9`, and that a stopped process keeps. Node has no
@@ -52,4 +52,4 @@ const isHeld = (error: unknown): boolean =>
   error !== null &&
   "errcode" in error &&
   typeof error.errcode === "number" &&
-  heldCodes.includes(error.errcode & 0xff)
+  heldCodes.has(error.errcode & 0xff)

@@ -77,11 +77,12 @@ const i64Bytes = (values: ArrayLike<number>): Uint8Array => {
   return viewBytes(halves)
 }
 
-/** A copy that starts at an even address, as typed arrays need it. */
+/** A copy that starts at an even address, as typed arrays need it; not by `slice`, which on a `Buffer` is a view. */
 const aligned = (bytes: Uint8Array, item: number, what: string): ArrayBuffer => {
-  if (bytes.byteLength % item !== 0)
+  if (bytes.byteLength % item !== 0) {
     throw new Malformed(`${what} has ${bytes.byteLength} bytes, no multiple of ${item}`)
-  return bytes.slice().buffer as ArrayBuffer // `slice` always makes a buffer of its own
+  }
+  return new Uint8Array(bytes).buffer
 }
 
 const readF32 = (bytes: Uint8Array, what: string): Float32Array => new Float32Array(aligned(bytes, 4, what))

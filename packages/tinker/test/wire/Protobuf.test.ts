@@ -46,6 +46,19 @@ describe("Protobuf", () => {
     })
   )
 
+  it.effect("reads a body that is a view into a larger buffer, at any address", () =>
+    Effect.gen(function* () {
+      for (const before of [0, 1, 2, 3, 5, 8]) {
+        const pool = Buffer.concat([Buffer.alloc(before, 0xff), Buffer.from(request, "hex"), Buffer.alloc(64, 0xff)])
+        const read = yield* Protobuf.decodeForwardBackwardRequest(pool.subarray(before, before + request.length / 2))
+        const datum = read.data[0]
+        assert.deepStrictEqual(plain(datum?.lossFnInputs["target_tokens"] ?? Tensor.int64([])).data, [8, 9])
+        const chunk = datum?.modelInput.chunks[0]
+        assert.deepStrictEqual(chunk?.type === "encoded_text" ? Array.from(chunk.tokens) : [], [7, 8])
+      }
+    })
+  )
+
   it("writes a sparse tensor byte for byte", () => {
     const weights: Tensor.TensorData = {
       dtype: "float32",

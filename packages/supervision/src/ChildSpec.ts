@@ -9,11 +9,11 @@ import type * as Scope from "effect/Scope"
 import type { AnyActor, Argument, Services } from "./Actor.ts"
 import type { ActorRef } from "./ActorRef.ts"
 import type { EffectRef } from "./EffectRef.ts"
-import { ActorChild } from "./internal/actorChild.ts"
-import type { Blueprint, Restart } from "./internal/child.ts"
-import { EffectChild } from "./internal/effectChild.ts"
+import { ActorBlueprint } from "./internal/actorChild.ts"
+import type { Blueprint, Restart, Settings } from "./internal/child.ts"
+import { EffectBlueprint } from "./internal/effectChild.ts"
 import { type SupervisorOptions, planOf } from "./internal/plan.ts"
-import { SupervisorChild } from "./internal/supervisorChild.ts"
+import { SupervisorBlueprint } from "./internal/supervisorChild.ts"
 import type { SupervisorRef } from "./SupervisorRef.ts"
 
 /**
@@ -81,26 +81,25 @@ export interface ChildOptions {
   readonly startLimit?: Duration.Input | undefined
 }
 
-const blueprintOf = (
-  id: string,
-  options: ChildOptions | undefined,
-  usual: Duration.Input,
-  make: Blueprint["make"]
-): Blueprint => {
-  const shutdown = options?.shutdown ?? usual
+const settingsOf = (options: ChildOptions, usual: Duration.Duration): Settings => {
+  const shutdown = options.shutdown ?? usual
   return {
-    id,
-    restart: options?.restart ?? "permanent",
+    restart: options.restart ?? "permanent",
     shutdown:
       shutdown === "brutal"
         ? shutdown
         : shutdown === "infinity"
           ? Duration.infinity
           : Duration.fromInputUnsafe(shutdown),
-    startLimit: options?.startLimit === undefined ? undefined : Duration.fromInputUnsafe(options.startLimit),
-    make
+    startLimit: options.startLimit === undefined ? undefined : Duration.fromInputUnsafe(options.startLimit)
   }
 }
+
+const workerShutdown = Duration.seconds(5)
+const workerSettings = settingsOf({}, workerShutdown)
+
+const workerSettingsOf = (options: ChildOptions | undefined): Settings =>
+  options === undefined ? workerSettings : settingsOf(options, workerShutdown)
 
 // the phantom member exists for the compiler only, which is why the record needs a name for its type
 const specOf = <Id extends string, Ref, R>(id: Id, blueprint: Blueprint): ChildSpec<Id, Ref, R> =>
@@ -118,15 +117,7 @@ export const actor = <const Id extends string, A extends AnyActor>(
   arg: Argument<A>,
   options?: ChildOptions
 ): ChildSpec<Id, ActorRef<A>, Services<A>> =>
-  specOf(
-    id,
-    blueprintOf(
-      id,
-      options,
-      "5 seconds",
-      (owner, blueprint, context) => new ActorChild(owner, blueprint, context, actor.definition, arg)
-    )
-  )
+  specOf(id, new ActorBlueprint(id, workerSettingsOf(options), actor.definition, arg))
 
 /**
  * An effect that runs in a fiber of its own, with a fresh scope per incarnation. It counts as started at its first step.
@@ -143,15 +134,7 @@ export const effect = <const Id extends string, A, E, R>(
 ): ChildSpec<Id, EffectRef<A, E>, Exclude<R, Scope.Scope>> => {
   // its services are in the context that the supervisor captured with this spec
   const run = Effect.scoped(effect) as Effect.Effect<A, E>
-  return specOf(
-    id,
-    blueprintOf(
-      id,
-      options,
-      "5 seconds",
-      (owner, blueprint, context) => new EffectChild(owner, blueprint, context, run)
-    )
-  )
+  return specOf(id, new EffectBlueprint(id, workerSettingsOf(options), run))
 }
 
 /**
@@ -164,12 +147,4 @@ export const supervisor = <const Id extends string, const Children extends Reado
   id: Id,
   options: SupervisorOptions<Children> & ChildOptions
 ): ChildSpec<Id, SupervisorRef<Refs<Children>>, Requirements<Children>> =>
-  specOf(
-    id,
-    blueprintOf(
-      id,
-      options,
-      Duration.infinity,
-      (owner, blueprint, context) => new SupervisorChild(owner, blueprint, context, owner.system, planOf(id, options))
-    )
-  )
+  specOf(id, new SupervisorBlueprint(id, settingsOf(options, Duration.infinity), planOf(id, options)))

@@ -21,39 +21,55 @@ export interface RestartIntensityOptions {
 }
 
 /**
+ * Options with their defaults, found to make sense.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Limits {
+  readonly restarts: number
+  readonly within: Duration.Duration
+}
+
+/**
  * The memory of one supervisor: the times of its latest granted restarts.
  *
  * @category models
  * @since 0.1.0
  */
 export interface RestartIntensity {
-  readonly restarts: number
-  readonly within: Duration.Duration
-  /** Asks for one restart at the time `now` in milliseconds of a clock that never goes back. */
+  /** Asks for one restart at the time `now`, in whole milliseconds of a clock that never goes back. */
   readonly spend: (now: number) => boolean
 }
 
 /**
- * Checks the options and starts with an empty memory. Returns the problem as text when an option makes no sense.
+ * Fills in the defaults; the problem as text when an option makes no sense.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make = (options: RestartIntensityOptions = {}): RestartIntensity | string => {
-  const restarts = options.restarts ?? 3
+export const limitsOf = (options: RestartIntensityOptions = {}): Limits | string => {
+  const { restarts = 3 } = options
+  const within = Duration.fromInputUnsafe(options.within ?? "5 seconds")
   if (!Number.isSafeInteger(restarts) || restarts < 0) {
     return `intensity.restarts is ${restarts}; give a whole number from 0`
   }
-  const within = Duration.fromInputUnsafe(options.within ?? "5 seconds")
+  return Duration.isFinite(within) && Duration.toMillis(within) > 0
+    ? { restarts, within }
+    : `intensity.within is ${Duration.format(within)}; give a finite time above zero`
+}
+
+/**
+ * Starts with an empty memory.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = ({ restarts, within }: Limits): RestartIntensity => {
   const window = Duration.toMillis(within)
-  if (!(window > 0) || !Number.isFinite(window)) {
-    return `intensity.within is ${Duration.format(within)}; give a finite time above zero`
-  }
   const times: Array<number> = []
   let oldest = 0
   return {
-    restarts,
-    within,
     spend(now) {
       if (times.length < restarts) {
         times.push(now)

@@ -23,9 +23,9 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Any, Refs, Requirements } from "./ChildSpec.ts"
 import { type SupervisorOptions, planOf } from "./internal/plan.ts"
-import { SupervisorChild } from "./internal/supervisorChild.ts"
+import { SupervisorBlueprint, SupervisorChild } from "./internal/supervisorChild.ts"
 import { System, detached } from "./internal/system.ts"
-import { SupervisorError } from "./SupervisorError.ts"
+import type { SupervisorError } from "./SupervisorError.ts"
 import type { SupervisorRef } from "./SupervisorRef.ts"
 
 /**
@@ -65,21 +65,12 @@ export const start = Effect.fnUntraced(function* <const Children extends Readonl
   options: RootOptions<Children>
 ): Effect.fn.Return<SupervisorRef<Refs<Children>>, SupervisorError, Requirements<Children> | Scope.Scope> {
   const name = options.name ?? "supervisor"
-  const plan = yield* Effect.try({
-    try: () => planOf(name, options),
-    catch: (error) => error
-  }).pipe(Effect.catch((error) => (error instanceof SupervisorError ? Effect.fail(error) : Effect.die(error))))
   const context = detached(yield* Effect.context<never>())
   return yield* Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
-      const blueprint = {
-        id: name,
-        restart: "temporary",
-        shutdown: Duration.infinity,
-        startLimit: undefined,
-        make: () => supervisor
-      } as const
-      const supervisor: SupervisorChild = new SupervisorChild(undefined, blueprint, context, new System(context), plan)
+      const settings = { restart: "temporary", shutdown: Duration.infinity, startLimit: undefined } as const
+      const blueprint = new SupervisorBlueprint(name, settings, planOf(name, options))
+      const supervisor = new SupervisorChild(undefined, blueprint, context, new System(context))
       const stop = Effect.suspend(() => {
         const loop = supervisor.halt()
         return loop === undefined ? Effect.void : Effect.asVoid(Fiber.await(loop))

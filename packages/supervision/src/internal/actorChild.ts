@@ -19,7 +19,7 @@ import {
 } from "../CallError.ts"
 import * as ExitReason from "../ExitReason.ts"
 import type { DropReason } from "../SupervisionEvent.ts"
-import { Child, Initialising, type Blueprint, type Owner } from "./child.ts"
+import { Blueprint, Child, Initialising, type Owner, type Settings } from "./child.ts"
 import type { DeadlineList } from "./deadlines.ts"
 import type { Definition, Operation } from "./definition.ts"
 import { type Busy, CurrentHandler, Link, circle } from "./link.ts"
@@ -60,10 +60,24 @@ const stopOperation: Operation = { name: "stop", reply: true, run: () => undefin
 /** `idle`: nothing to do. `queued`: in the run queue. `busy`: on its turn, or a handler is suspended. */
 type Activity = "idle" | "queued" | "busy"
 
-export class ActorChild extends Child implements Runnable, Busy, Target {
-  readonly kind = "actor"
+export class ActorBlueprint extends Blueprint {
   readonly definition: Definition
   readonly arg: unknown
+
+  constructor(id: string, settings: Settings, definition: Definition, arg: unknown) {
+    super(id, settings)
+    this.definition = definition
+    this.arg = arg
+  }
+
+  override make(owner: Owner, context: Context.Context<never>): Child {
+    return new ActorChild(owner, this, context)
+  }
+}
+
+export class ActorChild extends Child implements Runnable, Busy, Target {
+  readonly kind = "actor"
+  declare readonly blueprint: ActorBlueprint
   private readonly mailbox: Mailbox
   private incarnation: Incarnation | undefined = undefined
   private activity: Activity = "idle"
@@ -75,17 +89,13 @@ export class ActorChild extends Child implements Runnable, Busy, Target {
   current: Message | undefined = undefined
   nextReady: Runnable | undefined = undefined
 
-  constructor(
-    owner: Owner,
-    blueprint: Blueprint,
-    context: Context.Context<never>,
-    definition: Definition,
-    arg: unknown
-  ) {
+  constructor(owner: Owner, blueprint: ActorBlueprint, context: Context.Context<never>) {
     super(owner, blueprint, context)
-    this.definition = definition
-    this.arg = arg
-    this.mailbox = new Mailbox(definition.capacity)
+    this.mailbox = new Mailbox(blueprint.definition.capacity)
+  }
+
+  get definition(): Definition {
+    return this.blueprint.definition
   }
 
   get ref(): unknown {
@@ -97,7 +107,7 @@ export class ActorChild extends Child implements Runnable, Busy, Target {
   begin(): Exit.Exit<unknown, unknown> | AnyFiber {
     let out: unknown
     try {
-      out = this.definition.init(this.arg)
+      out = this.definition.init(this.blueprint.arg)
     } catch (error) {
       return Exit.die(error)
     }
@@ -127,6 +137,7 @@ export class ActorChild extends Child implements Runnable, Busy, Target {
 
   halt(reason: ExitReason.ExitReason): AnyFiber | undefined {
     const { current, fiber, scope } = this
+    // fence first: interrupting and answering run other people's code
     this.incarnation = undefined
     this.fiber = undefined
     this.finished = undefined
@@ -135,28 +146,31 @@ export class ActorChild extends Child implements Runnable, Busy, Target {
     this.current = undefined
     // busy means inside its own turn or suspended; queued must stay true as long as the run queue holds it
     if (this.activity === "busy") this.activity = "idle"
-    if (current?.operation.reply === true) this.refuse(current, reason)
-    for (let message = this.mailbox.shift(); message !== undefined; message = this.mailbox.shift()) {
-      this.refuse(message, reason)
-    }
+    const waiting = this.mailbox.drain()
     fiber?.interruptUnsafe()
-    if (scope === undefined) return fiber
-    const end = Exit.void
+    const cleanup = scope === undefined ? fiber : this.close(scope, fiber)
+    if (current?.operation.reply === true) this.refuse(current, reason)
+    for (const message of waiting) this.refuse(message, reason)
+    return cleanup
+  }
+
+  private close(scope: Scope.Closeable, fiber: AnyFiber | undefined): AnyFiber | undefined {
     if (fiber === undefined || fiber.pollUnsafe() !== undefined) {
-      const close = Scope.closeUnsafe(scope, end)
+      const close = Scope.closeUnsafe(scope, Exit.void)
       return close === undefined ? fiber : this.owner.system.fork(this.context, close)
     }
     // finalizers of init come after the handler's own, as they would in one fiber
     const close = Effect.flatMap(Fiber.await(fiber), (exit) =>
-      Effect.andThen(Scope.close(scope, end), Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? exit : Exit.void)
+      Effect.andThen(
+        Scope.close(scope, Exit.void),
+        Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? exit : Exit.void
+      )
     )
     return this.owner.system.fork(this.context, close)
   }
 
   release(): void {
-    for (let message = this.mailbox.shift(); message !== undefined; message = this.mailbox.shift()) {
-      this.refuse(message, undefined)
-    }
+    for (const message of this.mailbox.drain()) this.refuse(message, undefined)
   }
 
   /** The only way in which an incarnation ends by itself. */

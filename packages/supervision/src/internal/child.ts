@@ -15,13 +15,24 @@ export interface Owner {
   readonly exited: (child: Child, reason: ExitReason, cleanup: Fiber.Fiber<unknown, unknown> | undefined) => void
 }
 
-/** The untyped content of a child spec. */
-export interface Blueprint {
-  readonly id: string
+/** The settings of a child spec, with every default filled in. */
+export interface Settings {
   readonly restart: Restart
   readonly shutdown: Duration.Duration | "brutal"
   readonly startLimit: Duration.Duration | undefined
-  readonly make: (owner: Owner, blueprint: Blueprint, context: Context.Context<never>) => Child
+}
+
+/** The untyped content of a child spec: one per child, so the settings are shared where they can be. */
+export abstract class Blueprint {
+  readonly id: string
+  readonly settings: Settings
+
+  constructor(id: string, settings: Settings) {
+    this.id = id
+    this.settings = settings
+  }
+
+  abstract make(owner: Owner, context: Context.Context<never>): Child
 }
 
 /**
@@ -51,6 +62,10 @@ export abstract class Child {
 
   get id(): string {
     return this.blueprint.id
+  }
+
+  get settings(): Settings {
+    return this.blueprint.settings
   }
 
   get path(): string {

@@ -4,28 +4,31 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as ExitReason from "../ExitReason.ts"
-import { Child, type Blueprint, type Owner } from "./child.ts"
+import { Blueprint, Child, type Owner, type Settings } from "./child.ts"
 
 type AnyExit = Exit.Exit<unknown, unknown>
+
+export class EffectBlueprint extends Blueprint {
+  readonly effect: Effect.Effect<unknown, unknown>
+
+  constructor(id: string, settings: Settings, effect: Effect.Effect<unknown, unknown>) {
+    super(id, settings)
+    this.effect = effect
+  }
+
+  override make(owner: Owner, context: Context.Context<never>): Child {
+    return new EffectChild(owner, this, context)
+  }
+}
 
 /** A child that is one fiber. It is up from its first step on. */
 export class EffectChild extends Child {
   readonly kind = "effect"
-  private readonly effect: Effect.Effect<unknown, unknown>
+  declare readonly blueprint: EffectBlueprint
   private fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private latest: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private outcome: AnyExit | undefined = undefined
   private watchers: Set<(exit: Effect.Effect<AnyExit>) => void> | undefined = undefined
-
-  constructor(
-    owner: Owner,
-    blueprint: Blueprint,
-    context: Context.Context<never>,
-    effect: Effect.Effect<unknown, unknown>
-  ) {
-    super(owner, blueprint, context)
-    this.effect = effect
-  }
 
   get ref(): unknown {
     const exit = Effect.callback<AnyExit>((resume) => {
@@ -39,7 +42,7 @@ export class EffectChild extends Child {
 
   begin(): AnyExit {
     this.outcome = undefined
-    this.fiber = this.owner.system.fork(this.context, this.effect)
+    this.fiber = this.owner.system.fork(this.context, this.blueprint.effect)
     this.latest = this.fiber
     return Exit.void
   }

@@ -118,6 +118,8 @@ export class WaitingMessage extends Effectable.Class<void> implements Message, T
   }
 }
 
+const nothing: ReadonlyArray<Message> = []
+
 /**
  * A queue linked through its messages. Those within `capacity` are admitted; later ones belong to senders that wait for
  * room, which is why one list keeps the order of every sender.
@@ -161,6 +163,21 @@ export class Mailbox {
     this.unlink(message)
     if (this.outside !== undefined) this.admit()
     return message
+  }
+
+  /** Empties the mailbox at once, so that what its senders do next does not meet a half-emptied one. */
+  drain(): ReadonlyArray<Message> {
+    if (this.head === undefined) return nothing
+    const messages: Array<Message> = []
+    for (let at: Message | undefined = this.head; at !== undefined; at = at.next) {
+      at.place = "taken"
+      messages.push(at)
+    }
+    this.head = undefined
+    this.tail = undefined
+    this.outside = undefined
+    this.size = 0
+    return messages
   }
 
   remove(message: Message): void {

@@ -19,26 +19,22 @@ export interface SupervisorOptions<Children> {
   readonly children: Children
 }
 
-/** Checks the options; throws the typed error, which `check` turns into a failure for the root. */
+/** Checks the options. A problem is kept and fails the start, so that making a spec never throws. */
 export const planOf = (
   supervisor: string,
   options: SupervisorOptions<ReadonlyArray<{ readonly id: string; readonly blueprint: Blueprint }>>
-): Plan => {
+): Plan | SupervisorError => {
   const refuse = (problem: string) => new SupervisorError({ reason: new InvalidRequest({ supervisor, problem }) })
-  const intensity = () => {
-    const made = RestartIntensity.make(options.intensity)
-    if (typeof made === "string") throw refuse(made)
-    return made
-  }
-  intensity()
+  const limits = RestartIntensity.limitsOf(options.intensity)
+  if (typeof limits === "string") return refuse(limits)
   const ids = new Set<string>()
   for (const { id } of options.children) {
-    if (ids.has(id)) throw refuse(`two children have the id "${id}"; give each its own`)
+    if (ids.has(id)) return refuse(`two children have the id "${id}"; give each its own`)
     ids.add(id)
   }
   return {
     strategy: options.strategy ?? "one_for_one",
-    intensity,
+    limits,
     children: options.children.map((child) => child.blueprint)
   }
 }

@@ -5,7 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { CallTimeout } from "../CallError.ts"
 import * as ExitReason from "../ExitReason.ts"
-import type { RestartIntensity } from "../RestartIntensity.ts"
+import * as RestartIntensity from "../RestartIntensity.ts"
 import type { SupervisionEvent } from "../SupervisionEvent.ts"
 import {
   AlreadyPresent,
@@ -21,7 +21,7 @@ import {
   type SupervisorErrorReason,
   SupervisorStopped
 } from "../SupervisorError.ts"
-import { Child, Initialising, type Blueprint, type Owner } from "./child.ts"
+import { Blueprint, Child, Initialising, type Owner, type Settings } from "./child.ts"
 import { timeOf } from "./eventHub.ts"
 import { makeSupervisorRef } from "./supervisorRef.ts"
 import type { Runnable, System } from "./system.ts"
@@ -31,34 +31,44 @@ export type Strategy = "one_for_one" | "one_for_all" | "rest_for_one"
 /** What a supervisor is made of, checked. */
 export interface Plan {
   readonly strategy: Strategy
-  readonly intensity: () => RestartIntensity
+  readonly limits: RestartIntensity.Limits
   readonly children: ReadonlyArray<Blueprint>
+}
+
+export class SupervisorBlueprint extends Blueprint {
+  readonly plan: Plan | SupervisorError
+
+  constructor(id: string, settings: Settings, plan: Plan | SupervisorError) {
+    super(id, settings)
+    this.plan = plan
+  }
+
+  override make(owner: Owner, context: Context.Context<never>): Child {
+    return new SupervisorChild(owner, this, context, owner.system)
+  }
 }
 
 type AnyFiber = Fiber.Fiber<unknown, unknown>
 type Steps<A> = Generator<Effect.Effect<unknown>, A, never>
 type Answer = Exit.Exit<unknown, SupervisorError>
 
-type Inbox =
-  | {
-      readonly kind: "exit"
-      readonly child: Child
-      readonly generation: number
-      readonly reason: ExitReason.ExitReason
-    }
-  | {
-      readonly kind: "retry"
-      readonly child: Child
-      readonly generation: number
-      readonly reason: ExitReason.ExitReason
-    }
-  | Request
+type Inbox = End | Request
+
+/** A child ended by itself, or an attempt to bring it back failed. */
+interface End {
+  readonly kind: "exit" | "retry"
+  readonly child: Child
+  readonly generation: number
+  readonly reason: ExitReason.ExitReason
+  next: Inbox | undefined
+}
 
 interface Request {
   readonly kind: "request"
   readonly run: () => Steps<Answer>
   readonly settle: (answer: Answer) => void
   withdrawn: boolean
+  next: Inbox | undefined
 }
 
 const messagesPerTurn = 256
@@ -74,14 +84,15 @@ export class SupervisorChild extends Child implements Owner, Runnable {
   readonly children = new Map<string, Child>()
   nextReady: Runnable | undefined = undefined
   verdict: ExitReason.ExitReason | undefined = undefined
-  private readonly plan: Plan
+  declare readonly blueprint: SupervisorBlueprint
   private readonly listed: ReadonlyArray<Child>
   private readonly place: string
   private readonly isRoot: boolean
-  private intensity: RestartIntensity
+  private intensity: RestartIntensity.RestartIntensity
+  private readonly plan: Plan
   private history: Array<RestartRecord> = []
-  private inbox: Array<Inbox> = []
-  private next = 0
+  private inbox: Inbox | undefined = undefined
+  private newest: Inbox | undefined = undefined
   private loop: AnyFiber | undefined = undefined
   private wake: ((effect: Effect.Effect<void>) => void) | undefined = undefined
   private queued = false
@@ -92,18 +103,17 @@ export class SupervisorChild extends Child implements Owner, Runnable {
 
   constructor(
     owner: Owner | undefined,
-    blueprint: Blueprint,
+    blueprint: SupervisorBlueprint,
     context: Context.Context<never>,
-    system: System,
-    plan: Plan
+    system: System
   ) {
     super(owner ?? root(system), blueprint, context)
     this.system = system
-    this.plan = plan
     this.isRoot = owner === undefined
-    this.intensity = plan.intensity()
+    this.plan = blueprint.plan instanceof SupervisorError ? nothing : blueprint.plan
+    this.intensity = RestartIntensity.make(this.plan.limits)
     this.place = owner === undefined ? blueprint.id : `${owner.path}/${blueprint.id}`
-    this.listed = plan.children.map((child) => child.make(this, child, context))
+    this.listed = this.plan.children.map((child) => child.make(this, context))
   }
 
   override get path(): string {
@@ -117,15 +127,16 @@ export class SupervisorChild extends Child implements Owner, Runnable {
   // -- life, as a child
 
   begin(): Exit.Exit<unknown, unknown> | AnyFiber {
+    if (this.blueprint.plan instanceof SupervisorError) return Exit.fail(this.blueprint.plan)
     this.children.clear()
     for (const child of this.listed) {
       child.status = "starting"
       this.children.set(child.id, child)
     }
-    this.intensity = this.plan.intensity()
+    this.intensity = RestartIntensity.make(this.plan.limits)
     this.history = []
-    this.inbox = []
-    this.next = 0
+    this.inbox = undefined
+    this.newest = undefined
     this.stopping = false
     this.verdict = undefined
     let started: Exit.Exit<unknown, unknown> | undefined
@@ -219,14 +230,11 @@ export class SupervisorChild extends Child implements Owner, Runnable {
   private *serve(): Steps<void> {
     let handled = 0
     while (!this.stopping && this.verdict === undefined) {
-      const message = this.inbox[this.next]
+      const message = this.take()
       if (message === undefined) {
-        this.inbox = []
-        this.next = 0
         yield* this.idle
         continue
       }
-      this.next++
       if (++handled % messagesPerTurn === 0) yield* Effect.yieldNow
       if (message.kind === "request") {
         if (!message.withdrawn) message.settle(yield* message.run())
@@ -259,17 +267,25 @@ export class SupervisorChild extends Child implements Owner, Runnable {
   }
 
   private send(message: Inbox): void {
-    this.inbox.push(message)
+    if (this.newest === undefined) this.inbox = message
+    else this.newest.next = message
+    this.newest = message
     this.notify()
+  }
+
+  private take(): Inbox | undefined {
+    const message = this.inbox
+    if (message === undefined) return undefined
+    this.inbox = message.next
+    if (this.inbox === undefined) this.newest = undefined
+    return message
   }
 
   private *stopAll(): Steps<void> {
     for (const child of Array.from(this.children.values()).toReversed()) yield* this.stop(child)
-    for (const message of this.inbox.slice(this.next)) {
+    for (let message = this.take(); message !== undefined; message = this.take()) {
       if (message.kind === "request") message.settle(Exit.fail(this.stopped()))
     }
-    this.inbox = []
-    this.next = 0
   }
 
   /** Runs when the loop's fiber has ended, however it ended. */
@@ -297,7 +313,7 @@ export class SupervisorChild extends Child implements Owner, Runnable {
   exited(child: Child, reason: ExitReason.ExitReason, cleanup: AnyFiber | undefined): void {
     const { generation } = child
     this.emit({ _tag: "ChildExited", child: child.id, generation, exit: reason })
-    const message: Inbox = { kind: "exit", child, generation, reason }
+    const message: Inbox = { kind: "exit", child, generation, reason, next: undefined }
     if (cleanup === undefined || cleanup.pollUnsafe() !== undefined) {
       this.reportCleanup(child, cleanup)
       this.send(message)
@@ -318,7 +334,7 @@ export class SupervisorChild extends Child implements Owner, Runnable {
   }
 
   private *decide(child: Child, reason: ExitReason.ExitReason): Steps<void> {
-    const { restart } = child.blueprint
+    const { restart } = child.settings
     if (restart === "permanent" || (restart === "transient" && !ExitReason.isClean(reason))) {
       yield* this.restart(child, reason)
     } else {
@@ -341,7 +357,8 @@ export class SupervisorChild extends Child implements Owner, Runnable {
         later.status = "stopped"
         later.release()
       }
-      this.send({ kind: "retry", child: member, generation: member.generation, reason: failure })
+      const { generation } = member
+      this.send({ kind: "retry", child: member, generation, reason: failure, next: undefined })
       return
     }
     this.emit({ _tag: "ChildRestarted", child: child.id, generation: child.generation })
@@ -354,7 +371,7 @@ export class SupervisorChild extends Child implements Owner, Runnable {
     const group = this.plan.strategy === "one_for_all" ? all : all.slice(all.indexOf(child))
     for (const member of group.toReversed()) {
       if (member !== child) yield* this.takeDown(member)
-      if (member.blueprint.restart === "temporary") {
+      if (member.settings.restart === "temporary") {
         member.status = "stopped"
         this.children.delete(member.id)
         member.release()
@@ -368,7 +385,7 @@ export class SupervisorChild extends Child implements Owner, Runnable {
     child.status = "stopped"
     this.children.delete(child.id)
     child.release()
-    const { restarts, within } = this.intensity
+    const { restarts, within } = this.plan.limits
     const about = { supervisor: this.path, child: child.id, restarts, within, history: this.history }
     const error = this.error(new MaxRestartsExceeded(about))
     this.verdict = ExitReason.fromExit(Exit.fail(error), false)
@@ -399,7 +416,7 @@ export class SupervisorChild extends Child implements Owner, Runnable {
 
   /** Waits for a start that takes its time, unless the supervisor, or this child, is to stop meanwhile. */
   private *await(child: Child, fiber: AnyFiber): Steps<Exit.Exit<unknown, unknown>> {
-    const { startLimit } = child.blueprint
+    const { startLimit } = child.settings
     const outcome = Effect.callback<Exit.Exit<unknown, unknown>>((resume) => {
       this.starting = { child, abort: () => resume(Effect.succeed(Exit.interrupt())) }
       if (this.stopping) this.starting.abort()
@@ -419,7 +436,7 @@ export class SupervisorChild extends Child implements Owner, Runnable {
   private *stop(child: Child): Steps<void> {
     yield* this.takeDown(child)
     child.status = "stopped"
-    if (child.blueprint.restart === "temporary") this.children.delete(child.id)
+    if (child.settings.restart === "temporary") this.children.delete(child.id)
     child.release()
   }
 
@@ -439,7 +456,7 @@ export class SupervisorChild extends Child implements Owner, Runnable {
   /** Waits as long as the child's shutdown allows for what is left of an incarnation, then leaves it behind. */
   private *dispose(child: Child, cleanup: AnyFiber | undefined, current: () => boolean = () => true): Steps<void> {
     if (cleanup === undefined) return
-    const { shutdown } = child.blueprint
+    const { shutdown } = child.settings
     const { generation } = child
     if (cleanup.pollUnsafe() === undefined && shutdown !== "brutal") {
       yield* Duration.isFinite(shutdown) ? Effect.timeoutOption(Fiber.await(cleanup), shutdown) : Fiber.await(cleanup)
@@ -473,7 +490,7 @@ export class SupervisorChild extends Child implements Owner, Runnable {
       }
       if (this.loop === undefined || this.stopping || this.verdict !== undefined)
         return settle(Exit.fail(this.stopped()))
-      const request: Request = { kind: "request", run, settle, withdrawn: false }
+      const request: Request = { kind: "request", run, settle, withdrawn: false, next: undefined }
       this.send(request)
       // a start that hangs must not hold up the request to end it
       if (ends !== undefined && this.starting?.child.id === ends) this.starting.abort()
@@ -490,7 +507,7 @@ export class SupervisorChild extends Child implements Owner, Runnable {
       const about = { supervisor: this.path, child: id }
       return this.refused(known.status === "up" ? new AlreadyStarted(about) : new AlreadyPresent(about))
     }
-    const child = blueprint.make(this, blueprint, context)
+    const child = blueprint.make(this, context)
     this.children.set(id, child)
     const exit = yield* this.bringUp(child)
     if (exit === undefined) return Exit.succeed(child.ref)
@@ -549,6 +566,8 @@ export class SupervisorChild extends Child implements Owner, Runnable {
     this.system.emit({ ...event, supervisor: this.path })
   }
 }
+
+const nothing: Plan = { strategy: "one_for_one", limits: { restarts: 0, within: Duration.zero }, children: [] }
 
 /** Nobody is told of the end of a root but those who wait for it. */
 const root = (system: System): Owner => ({ path: "", system, exited: () => {} })

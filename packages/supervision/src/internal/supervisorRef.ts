@@ -42,7 +42,7 @@ export const makeSupervisorRef = (
           id: child.id,
           kind: child.kind,
           status: statusOf(child),
-          restart: child.blueprint.restart,
+          restart: child.settings.restart,
           generation: child.generation
         }))
     ),

@@ -5,8 +5,8 @@
  * `peak * (k + 1) / (w + 1)` while `k < w`. From then on, with `p = (k - w) / (S - w)`:
  *
  * - constant: `peak`
- * - linear: `final + (peak - final) * (1 - p)`
- * - cosine: `final + (peak - final) * (1 + cos(pi * p)) / 2`
+ * - linear: `peak * (1 - p) + final * p`
+ * - cosine: `peak * c + final * (1 - c)` with `c = (1 + cos(pi * p)) / 2`
  *
  * The first step after the warm-up has the peak. `final` would be reached one step after the last, so that with `final = 0` no
  * step is taken at a rate of 0.
@@ -52,7 +52,8 @@ const schedule = (kind: string, options: DecayOptions, decay: (p: number) => num
       const k = Math.max(0, step)
       if (k < warmup) return (peak * (k + 1)) / (warmup + 1)
       const p = Math.min(1, (k - warmup) / Math.max(1, totalSteps - warmup))
-      return final + (peak - final) * decay(p)
+      const part = decay(p)
+      return peak * part + final * (1 - part)
     },
     config: kind === "constant" ? { kind, rate: peak, warmup } : { kind, peak, warmup, final },
     invalid: !isRate(peak)

@@ -85,6 +85,7 @@ export const jsonl = Effect.fn("Dataset.jsonl")(function* (
   if (shuffleSeed !== undefined) yield* atLeast("data.shuffleSeed", shuffleSeed, 0)
   const { digest: fileDigest, rows } = yield* readRows(path, maxTokens)
   const batchesPerEpoch = Math.ceil(rows.length / batchSize)
+  const totalSteps = epochs * batchesPerEpoch
   const config = {
     kind: "jsonl",
     rows: rows.length,
@@ -103,10 +104,12 @@ export const jsonl = Effect.fn("Dataset.jsonl")(function* (
 
   return {
     digest: createHash("sha256").update(identity).digest("hex"),
-    totalSteps: epochs * batchesPerEpoch,
+    totalSteps,
     config,
     batch: (k) =>
       Effect.sync(() => {
+        if (k < 0 || k >= totalSteps)
+          throw new RangeError(`There is no step ${k} in a data set of ${totalSteps} steps.`)
         const first = (k % batchesPerEpoch) * batchSize
         const order = shuffleSeed === undefined ? undefined : orderOf(Math.floor(k / batchesPerEpoch), shuffleSeed)
         const size = Math.min(batchSize, rows.length - first)

@@ -45,7 +45,7 @@ describe("CheckpointPolicy.everySteps", () => {
         const policy = CheckpointPolicy.everySteps(1, { keepLast })
         let held: ReadonlyArray<CheckpointPolicy.Kept> = []
         for (const [index] of sound.entries()) {
-          held = [...held, kept(index + 1)]
+          held = held.concat(kept(index + 1))
           for (let round = 0; round < 20; round++) {
             const { deletable, prove } = policy.retain(held)
             held = held.filter(({ path }) => !deletable.includes(path))

@@ -40,7 +40,9 @@ const reasonOf = <A, R>(effect: Effect.Effect<A, JournalError, R>) => Effect.map
 
 const suite = (
   name: string,
-  run: <A, E>(body: Effect.Effect<A, E, Journal | Scope.Scope>) => Effect.Effect<A, E | PlatformError.PlatformError>
+  run: <A, E>(
+    body: Effect.Effect<A, E, Journal | Scope.Scope>
+  ) => Effect.Effect<A, E | PlatformError.PlatformError, Scope.Scope>
 ) =>
   describe(name, () => {
     it.effect("gives back what was appended, in order, numbered without a gap (J2)", () =>
@@ -184,7 +186,7 @@ const suite = (
     )
   })
 
-suite("Journal.layerMemory", (body) => Effect.scoped(body.pipe(Effect.provide(Journal.layerMemory, { local: true }))))
+suite("Journal.layerMemory", (body) => Effect.provide(body, Journal.layerMemory, { local: true }))
 suite("Journal.layerFileSystem", (body) => onDisk(() => body))
 
 describe("Journal on disk", () => {
@@ -461,7 +463,7 @@ const watched = (
   open: (path, options) =>
     Effect.map(fs.open(path, options), (file) => {
       if (!path.endsWith("journal.log")) return file
-      const plain = {
+      const plain: FileSystem.File = {
         [FileSystem.FileTypeId]: FileSystem.FileTypeId,
         stat: file.stat,
         sync: file.sync,

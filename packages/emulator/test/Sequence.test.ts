@@ -48,10 +48,11 @@ describe("Sequence", () => {
     assert.deepStrictEqual(sequence.find(3, "c"), { _tag: "Accepted" })
   })
 
-  it("drain gives back what waits, in order, and ends the waiting", () => {
+  it("tells what waits, in order", () => {
     const sequence = new Sequence<number>(1)
-    for (const seqId of [5, 3, 2]) sequence.claim(seqId, "", seqId)
-    assert.deepStrictEqual(sequence.drain(), [2, 3, 5])
-    assert.strictEqual(sequence.take(), undefined)
+    for (const seqId of [5, 3, 1, 2]) sequence.claim(seqId, "", seqId)
+    sequence.refuse(4)
+    assert.strictEqual(sequence.take(), 1)
+    assert.deepStrictEqual(sequence.waiting, [2, 3, 5])
   })
 })

@@ -4,7 +4,7 @@ import * as Protobuf from "@tinkex/tinker/wire/Protobuf"
 import type { Datum } from "@tinkex/tinker/wire/Datum"
 import { fromTokens } from "@tinkex/tinker/wire/Datum"
 import { int64, float32 } from "@tinkex/tinker/wire/Tensor"
-import { Effect, Layer, Schema } from "effect"
+import { Effect, Schema } from "effect"
 import { HttpClient, HttpClientRequest } from "effect/http"
 import { Emulator, type EmulatorOptions } from "../src/index.ts"
 
@@ -172,6 +172,4 @@ export const train = Effect.fnUntraced(function* (modelId: string, seqId: number
 })
 
 /** The emulator in process. */
-export const inProcess = (options: EmulatorOptions = {}) => Emulator.layerHttpClient(options)
-
-export const provided = (options: EmulatorOptions = {}) => Effect.provide(Layer.fresh(inProcess(options)))
+export const provided = (options: EmulatorOptions = {}) => Effect.provide(Emulator.layerHttpClient(options))

@@ -58,15 +58,12 @@ export class Sequence<A> {
     return undefined
   }
 
-  /** Everything that has arrived and was not handed out, in order; none of it will be. */
-  drain(): Array<A> {
-    const waiting: Array<A> = []
+  /** Everything that has arrived and was not handed out, in order. */
+  get waiting(): Array<A> {
     const numbers = [...this.slots.keys()].filter((seqId) => seqId >= this.next).toSorted((a, b) => a - b)
-    for (const seqId of numbers) {
+    return numbers.flatMap((seqId) => {
       const slot = this.slots.get(seqId)
-      if (slot !== undefined) waiting.push(slot.entry)
-      this.next = seqId + 1
-    }
-    return waiting
+      return slot === undefined ? [] : [slot.entry]
+    })
   }
 }

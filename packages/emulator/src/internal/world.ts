@@ -202,7 +202,7 @@ export class World {
   }
 
   private failWaiting(model: Model, error: string): void {
-    for (const op of model.sequence.drain()) {
+    for (const op of model.sequence.waiting) {
       op.work = undefined
       this.settle(op, { _tag: "Failed", error, category: "server" })
     }
@@ -242,12 +242,11 @@ export class World {
       model.lastUsed = this.now()
       model.run.lastRequestAt = model.lastUsed
       const reply = submitted(future, audit, faults.lose)
-      if (model.run.corrupted) {
-        op.work = undefined
-        this.settle(op, { _tag: "Failed", error: corrupted(model.id), category: "server" })
-        return Effect.succeed(reply)
-      }
-      return Effect.as(this.start(model), reply)
+      const dead = deathOf(model)
+      if (dead === undefined) return Effect.as(this.start(model), reply)
+      op.work = undefined
+      this.settle(op, { _tag: "Failed", error: dead, category: "server" })
+      return Effect.succeed(reply)
     })
   }
 
@@ -280,7 +279,7 @@ export class World {
 
   private drive(model: Model): Effect.Effect<void> {
     const next: Effect.Effect<void> = Effect.suspend(() => {
-      const op = model.sequence.take()
+      const op = deathOf(model) === undefined ? model.sequence.take() : undefined
       if (op === undefined) {
         model.running = false
         return Effect.void
@@ -311,11 +310,9 @@ export class World {
 
   // A model may have died while its operation ran; then the operation has not happened.
   private deliver(model: Model, op: Op, result: Result): Effect.Effect<void> {
-    const dead = model.unloaded
-      ? notLoaded(model.id)
-      : model.run.corrupted && op.operation !== "load_weights"
-        ? corrupted(model.id)
-        : undefined
+    // A checkpoint that poisons its model was loaded all the same.
+    const loaded = op.operation === "load_weights" && !model.unloaded
+    const dead = loaded ? undefined : deathOf(model)
     const final: Result = dead === undefined ? result : { _tag: "Failed", error: dead, category: "server" }
     const { delay, expire } = op.faults
     if (expire) op.future.expired = true
@@ -372,6 +369,10 @@ export class World {
 
 const submitted = (future: Future, audit: Audit, dropped: boolean): Reply =>
   json(200, { request_id: future.id, model_id: future.modelId }, { audit, dropped })
+
+/** What is said of every operation of a model that can do no more. */
+const deathOf = (model: Model): string | undefined =>
+  model.unloaded ? notLoaded(model.id) : model.run.corrupted ? corrupted(model.id) : undefined
 
 export const notLoaded = (modelId: string) => `Model ${modelId} not loaded`
 

@@ -145,7 +145,7 @@ export type Argument<A extends AnyActor> = A["init"] extends (arg: infer Arg) =>
  * @category type-level
  * @since 0.1.0
  */
-export type Services<A extends AnyActor> = ReturnType<A[typeof TypeId]["services"]>
+export type Services<A extends AnyActor> = Returned<A[typeof TypeId]["services"]>
 
 /**
  * Defines an actor: `class Account extends Actor.make("Account", { … }) {}`. The class form keeps hovers short.

@@ -6,7 +6,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { AnyActor, Argument, Services } from "./Actor.ts"
+import type { AnyActor, Argument, Returned, Services } from "./Actor.ts"
 import type { ActorRef } from "./ActorRef.ts"
 import type { EffectRef } from "./EffectRef.ts"
 import { ActorBlueprint } from "./internal/actorChild.ts"
@@ -51,7 +51,7 @@ export type Any = ChildSpec<string, unknown, unknown>
  * @since 0.1.0
  */
 export type Refs<Children extends ReadonlyArray<Any>> = {
-  readonly [Spec in Children[number] as Spec["id"]]: ReturnType<Spec[typeof TypeId]["ref"]>
+  readonly [Spec in Children[number] as Spec["id"]]: Returned<Spec[typeof TypeId]["ref"]>
 }
 
 /**
@@ -60,7 +60,7 @@ export type Refs<Children extends ReadonlyArray<Any>> = {
  * @category type-level
  * @since 0.1.0
  */
-export type Requirements<Children extends ReadonlyArray<Any>> = ReturnType<Children[number][typeof TypeId]["services"]>
+export type Requirements<Children extends ReadonlyArray<Any>> = Returned<Children[number][typeof TypeId]["services"]>
 
 /**
  * @category options

@@ -208,7 +208,7 @@ const checkConfig = (config: ModelConfig): Result.Result<BaseModel, LanguageMode
 
 const noGradients = (base: BaseModel, config: ModelConfig): LanguageModel["gradients"] =>
   mapModules(adapters(base, config), (adapter) =>
-    adapter === undefined ? undefined : new Float64Array(adapter.shape.outs * adapter.shape.ins)
+    adapter === undefined ? undefined : new Float64Array(adapter.shape.rows * adapter.shape.ins)
   )
 
 const copied = (arrays: Factors): Factors =>
@@ -387,7 +387,7 @@ const check = (base: BaseModel, options: PassOptions): Result.Result<ReadonlyArr
 }
 
 /** Tokens after which a pass lets other fibers run; keeps the event loop free of long pauses. */
-const sliceTokens = 128
+const sliceTokens = 64
 
 const pass = Effect.fnUntraced(function* (
   model: LanguageModel,

@@ -84,12 +84,12 @@ export const encode = Effect.fnUntraced(function* (options: {
     train_unembed: config.trainUnembed
   }
   const files: Array<readonly [name: string, bytes: Uint8Array]> = [
-    [fileNames.adapter, Safetensors.encode({ tensors: new Map(tensorsOf(shapes, "", factors)), metadata: {} })],
+    [fileNames.adapter, Safetensors.encode({ tensors: new Map(tensorsOf(shapes, "", factors)), metadata: new Map() })],
     [fileNames.adapterConfig, text(`${JSON.stringify(adapterConfig, undefined, 2)}\n`)]
   ]
   if (adam !== undefined) {
     const tensors = new Map([...tensorsOf(shapes, "exp_avg.", adam.m), ...tensorsOf(shapes, "exp_avg_sq.", adam.v)])
-    files.push([fileNames.optimizer, Safetensors.encode({ tensors, metadata: { step: String(adam.t) } })])
+    files.push([fileNames.optimizer, Safetensors.encode({ tensors, metadata: new Map([["step", String(adam.t)]]) })])
   }
   const digests = files.map(([name, bytes]) => [name, { size: bytes.length, sha256: sha256(bytes) }] as const)
   const meta: Meta = { format: 1, id: options.id, files: Object.fromEntries(digests), meta: options.meta }
@@ -151,9 +151,10 @@ export const decode = Effect.fnUntraced(function* (files: ReadonlyMap<string, Ui
     return snapshot
   }
   const moments = yield* within(fileNames.optimizer, Safetensors.decode(optimizerBytes))
-  const t = Number(moments.metadata["step"])
-  if (!Number.isSafeInteger(t) || t < 0) {
-    return yield* within(fileNames.optimizer, Result.fail(`step is ${moments.metadata["step"]}`))
+  const step = moments.metadata.get("step")
+  const t = Number(step)
+  if (step === undefined || !Number.isSafeInteger(t) || t < 0) {
+    return yield* within(fileNames.optimizer, Result.fail(`step is ${step}`))
   }
   const m = yield* within(fileNames.optimizer, arraysOf(shapes, "exp_avg.", moments))
   const v = yield* within(fileNames.optimizer, arraysOf(shapes, "exp_avg_sq.", moments))

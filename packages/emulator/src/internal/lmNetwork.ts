@@ -1,5 +1,6 @@
 import type { TokenLoss } from "./lmLoss.ts"
-import { type BaseModel, type BaseWeights, type ModuleTable, vocabSize } from "./lmShape.ts"
+import { accumulate, apply, applyTransposed, block } from "./lmMatrix.ts"
+import { type BaseModel, type BaseWeights, type ModuleTable, vocabRows, vocabSize } from "./lmShape.ts"
 
 /*
  * The network, with e = embedding row, norm(x) = x / rms(x) and all matrices as out x in:
@@ -15,12 +16,12 @@ import { type BaseModel, type BaseWeights, type ModuleTable, vocabSize } from ".
 
 const decay = 0.8
 const epsilon = 1e-6
-/** Output rows are computed for this many positions at a time: one read of a weight serves them all. */
-const block = 4
 
-/** Scratch memory for sequences up to `capacity` tokens. Nothing in it survives from one sequence to the next. */
+/** Rows that a sequence takes up in memory. The rows beyond its length hold zeros and add zero to every gradient. */
+const padded = (length: number): number => Math.ceil(length / block) * block
+
+/** Scratch memory for sequences of a bounded length. Nothing in it survives from one sequence to the next. */
 export interface Workspace {
-  readonly capacity: number
   readonly a: Float64Array
   readonly q: Float64Array
   readonly k: Float64Array
@@ -31,6 +32,7 @@ export interface Workspace {
   readonly xNormed: Float64Array
   readonly pre: Float64Array
   readonly act: Float64Array
+  readonly y: Float64Array
   readonly yScale: Float64Array
   readonly yNormed: Float64Array
   readonly dNormed: Float64Array
@@ -42,15 +44,12 @@ export interface Workspace {
   readonly dv: Float64Array
   readonly memory: Float64Array
   readonly logits: Float64Array
-  readonly slopes: Float64Array
 }
 
 export const workspace = (base: BaseModel, longest: number): Workspace => {
-  const capacity = Math.ceil(longest / block) * block
-  const rows = (width: number) => new Float64Array(capacity * width)
+  const rows = (width: number) => new Float64Array(padded(longest) * width)
   const d = base.dimension
   return {
-    capacity,
     a: rows(d),
     q: rows(d),
     k: rows(d),
@@ -61,129 +60,59 @@ export const workspace = (base: BaseModel, longest: number): Workspace => {
     xNormed: rows(d),
     pre: rows(base.hidden),
     act: rows(base.hidden),
+    y: rows(d),
     yScale: rows(1),
     yNormed: rows(d),
     dNormed: rows(d),
     dx: rows(d),
     dMixed: rows(d),
-    dHidden: new Float64Array(base.hidden),
+    dHidden: rows(base.hidden),
     dq: rows(d),
     dk: rows(d),
     dv: rows(d),
     memory: new Float64Array(d * d),
-    logits: new Float64Array(block * vocabSize),
-    slopes: new Float64Array(block)
+    logits: new Float64Array(block * vocabRows)
   }
 }
 
-/** y[yo..] = W x[xo..] */
-const apply = (
-  w: Float64Array,
-  outs: number,
-  ins: number,
-  x: Float64Array,
-  xo: number,
-  y: Float64Array,
-  yo: number
-): void => {
-  for (let o = 0, at = 0; o < outs; o++) {
-    let s0 = 0
-    let s1 = 0
-    let s2 = 0
-    let s3 = 0
-    for (let i = 0; i < ins; i += 4, at += 4) {
-      s0 += w[at]! * x[xo + i]!
-      s1 += w[at + 1]! * x[xo + i + 1]!
-      s2 += w[at + 2]! * x[xo + i + 2]!
-      s3 += w[at + 3]! * x[xo + i + 3]!
-    }
-    y[yo + o] = s0 + s1 + (s2 + s3)
+/** y[r] = x[r] / rms(x[r]); the factors go to `scales`. */
+const normalise = (d: number, rows: number, x: Float64Array, y: Float64Array, scales: Float64Array): void => {
+  for (let r = 0; r < rows; r++) {
+    const at = r * d
+    let sum = 0
+    for (let i = at; i < at + d; i++) sum += x[i]! * x[i]!
+    const scale = 1 / Math.sqrt(sum / d + epsilon)
+    for (let i = at; i < at + d; i++) y[i] = x[i]! * scale
+    scales[r] = scale
   }
 }
 
-/** dx[dxo..] = W' dy[dyo..] */
-const applyTransposed = (
-  w: Float64Array,
-  outs: number,
-  ins: number,
-  dy: Float64Array,
-  dyo: number,
-  dx: Float64Array,
-  dxo: number
-): void => {
-  dx.fill(0, dxo, dxo + ins)
-  for (let o = 0, at = 0; o < outs; o++) {
-    const c = dy[dyo + o]!
-    for (let i = 0; i < ins; i++, at++) dx[dxo + i]! += c * w[at]!
-  }
-}
-
-/** G += dy x', summed over `length` positions in order. */
-const accumulateOuter = (
-  g: Float64Array | undefined,
-  outs: number,
-  ins: number,
-  dy: Float64Array,
-  dyo: number,
-  x: Float64Array,
-  xo: number
-): void => {
-  if (g === undefined) return
-  for (let o = 0, at = 0; o < outs; o++) {
-    const c = dy[dyo + o]!
-    for (let i = 0; i < ins; i++, at++) g[at]! += c * x[xo + i]!
-  }
-}
-
-/** y = x / rms(x); returns 1 / rms(x). */
-const normalise = (x: Float64Array, y: Float64Array, at: number, d: number): number => {
-  let sum = 0
-  for (let i = at; i < at + d; i++) sum += x[i]! * x[i]!
-  const scale = 1 / Math.sqrt(sum / d + epsilon)
-  for (let i = at; i < at + d; i++) y[i] = x[i]! * scale
-  return scale
-}
-
-/** dx (+)= the gradient through `normalise`, whose output was y with the given scale. */
+/** dx[r] += the gradient through `normalise`, whose output was y. */
 const normaliseBackward = (
+  d: number,
+  rows: number,
   dy: Float64Array,
   y: Float64Array,
-  scale: number,
-  dx: Float64Array,
-  at: number,
-  d: number,
-  add: boolean
+  scales: Float64Array,
+  dx: Float64Array
 ): void => {
-  let dot = 0
-  for (let i = at; i < at + d; i++) dot += dy[i]! * y[i]!
-  dot /= d
-  for (let i = at; i < at + d; i++) {
-    const g = scale * (dy[i]! - y[i]! * dot)
-    dx[i] = add ? dx[i]! + g : g
+  for (let r = 0; r < rows; r++) {
+    const at = r * d
+    const scale = scales[r]!
+    let dot = 0
+    for (let i = at; i < at + d; i++) dot += dy[i]! * y[i]!
+    dot /= d
+    for (let i = at; i < at + d; i++) dx[i]! += scale * (dy[i]! - y[i]! * dot)
   }
 }
 
-const forwardBody = (
-  base: BaseModel,
-  frozen: BaseWeights,
-  w: ModuleTable<Float64Array>,
-  ws: Workspace,
-  tokens: ArrayLike<number>
-): void => {
-  const d = base.dimension
-  const h = base.hidden
-  const { a, k, memory, mixed, q, v, x } = ws
+const mix = (d: number, length: number, ws: Workspace): void => {
+  const { k, memory, mixed, q, v } = ws
   const attend = 1 / Math.sqrt(d)
   memory.fill(0)
-  for (let t = 0; t < tokens.length; t++) {
+  mixed.fill(0, 0, padded(length) * d)
+  for (let t = 0; t < length; t++) {
     const at = t * d
-    const row = tokens[t]! * d
-    for (let i = 0; i < d; i++) x[at + i] = frozen.embedding[row + i]!
-    normalise(x, a, at, d)
-    apply(w.q, d, d, a, at, q, at)
-    apply(w.k, d, d, a, at, k, at)
-    apply(w.v, d, d, a, at, v, at)
-    mixed.fill(0, at, at + d)
     for (let i = 0, m = 0; i < d; i++) {
       const ki = k[at + i]!
       const qi = q[at + i]! * attend
@@ -193,141 +122,13 @@ const forwardBody = (
         mixed[at + j]! += qi * s
       }
     }
-    // dNormed and pre are free until the backward pass, which does not need what is put here.
-    apply(w.o, d, d, mixed, at, ws.dNormed, at)
-    for (let i = at; i < at + d; i++) x[i]! += ws.dNormed[i]!
-    ws.xScale[t] = normalise(x, ws.xNormed, at, d)
-    apply(w.up, h, d, ws.xNormed, at, ws.pre, t * h)
-    for (let i = t * h; i < (t + 1) * h; i++) ws.act[i] = ws.pre[i]! / (1 + Math.exp(-ws.pre[i]!))
-    apply(w.down, d, h, ws.act, t * h, ws.dNormed, at)
-    for (let i = at; i < at + d; i++) ws.dNormed[i]! += x[i]!
-    ws.yScale[t] = normalise(ws.dNormed, ws.yNormed, at, d)
   }
-  // Rows that fill up the last block: they are computed and never read.
-  ws.yNormed.fill(0, tokens.length * d, Math.ceil(tokens.length / block) * block * d)
 }
 
-/** Log-probabilities of the targets, the summed loss and, with `gradients`, everything down to the normed output rows. */
-const head = (
-  d: number,
-  w: Float64Array,
-  ws: Workspace,
-  targets: ArrayLike<number>,
-  loss: TokenLoss,
-  logprobs: Float64Array,
-  back: { readonly gradient: Float64Array | undefined } | undefined
-): number => {
-  const { dNormed, logits, slopes, yNormed } = ws
-  const length = targets.length
-  let total = 0
-  for (let first = 0; first < length; first += block) {
-    const f0 = first * d
-    const f1 = f0 + d
-    const f2 = f1 + d
-    const f3 = f2 + d
-    for (let o = 0, at = 0; o < vocabSize; o++) {
-      let s0 = 0
-      let s1 = 0
-      let s2 = 0
-      let s3 = 0
-      for (let i = 0; i < d; i++, at++) {
-        const c = w[at]!
-        s0 += c * yNormed[f0 + i]!
-        s1 += c * yNormed[f1 + i]!
-        s2 += c * yNormed[f2 + i]!
-        s3 += c * yNormed[f3 + i]!
-      }
-      logits[o] = s0
-      logits[vocabSize + o] = s1
-      logits[2 * vocabSize + o] = s2
-      logits[3 * vocabSize + o] = s3
-    }
-    let active = false
-    for (let b = 0; b < block; b++) {
-      slopes[b] = 0
-      const t = first + b
-      if (t >= length) continue
-      const row = b * vocabSize
-      const target = targets[t]!
-      let max = -Infinity
-      for (let o = row; o < row + vocabSize; o++) if (logits[o]! > max) max = logits[o]!
-      const chosen = logits[row + target]!
-      let sum = 0
-      for (let o = row; o < row + vocabSize; o++) {
-        const e = Math.exp(logits[o]! - max)
-        logits[o] = e
-        sum += e
-      }
-      const p = chosen - max - Math.log(sum)
-      logprobs[t] = p
-      total += loss.value(p, t)
-      if (back === undefined) continue
-      const slope = loss.slope(p, t)
-      slopes[b] = slope
-      if (slope === 0) continue
-      active = true
-      const share = slope / sum
-      for (let o = row; o < row + vocabSize; o++) logits[o]! *= -share
-      logits[row + target]! += slope
-    }
-    if (back === undefined) continue
-    dNormed.fill(0, f0, f0 + block * d)
-    if (!active) continue
-    for (let b = 0; b < block; b++) {
-      if (slopes[b] === 0) logits.fill(0, b * vocabSize, (b + 1) * vocabSize)
-    }
-    const g = back.gradient
-    for (let o = 0; o < vocabSize; o++) {
-      const c0 = logits[o]!
-      const c1 = logits[vocabSize + o]!
-      const c2 = logits[2 * vocabSize + o]!
-      const c3 = logits[3 * vocabSize + o]!
-      const at = o * d
-      for (let i = 0; i < d; i++) {
-        const c = w[at + i]!
-        dNormed[f0 + i]! += c0 * c
-        dNormed[f1 + i]! += c1 * c
-        dNormed[f2 + i]! += c2 * c
-        dNormed[f3 + i]! += c3 * c
-      }
-      if (g === undefined) continue
-      for (let i = 0; i < d; i++) {
-        g[at + i]! += c0 * yNormed[f0 + i]! + c1 * yNormed[f1 + i]! + (c2 * yNormed[f2 + i]! + c3 * yNormed[f3 + i]!)
-      }
-    }
-  }
-  return total
-}
-
-const backwardBody = (
-  base: BaseModel,
-  w: ModuleTable<Float64Array>,
-  gradients: ModuleTable<Float64Array | undefined>,
-  ws: Workspace,
-  length: number
-): void => {
-  const d = base.dimension
-  const h = base.hidden
-  const { a, dHidden, dMixed, dNormed, dk, dq, dv, dx, k, memory, q, v } = ws
+const mixBackward = (d: number, length: number, ws: Workspace): void => {
+  const { dMixed, dk, dq, dv, k, memory, q, v } = ws
   const attend = 1 / Math.sqrt(d)
-  for (let t = 0; t < length; t++) {
-    const at = t * d
-    const ht = t * h
-    normaliseBackward(dNormed, ws.yNormed, ws.yScale[t]!, dx, at, d, false)
-    accumulateOuter(gradients.down, d, h, dx, at, ws.act, ht)
-    applyTransposed(w.down, d, h, dx, at, dHidden, 0)
-    for (let i = 0; i < h; i++) {
-      const z = ws.pre[ht + i]!
-      const sigmoid = 1 / (1 + Math.exp(-z))
-      dHidden[i]! *= sigmoid * (1 + z * (1 - sigmoid))
-    }
-    accumulateOuter(gradients.up, h, d, dHidden, 0, ws.xNormed, at)
-    applyTransposed(w.up, h, d, dHidden, 0, dNormed, at)
-    normaliseBackward(dNormed, ws.xNormed, ws.xScale[t]!, dx, at, d, true)
-    accumulateOuter(gradients.o, d, d, dx, at, ws.mixed, at)
-    applyTransposed(w.o, d, d, dx, at, dMixed, at)
-  }
-  if (gradients.q === undefined) return
+  for (const gradient of [dq, dk, dv]) gradient.fill(0, 0, padded(length) * d)
   // dq needs the memory of its own position, so it is run forward once more; dk and dv need what the future read.
   memory.fill(0)
   for (let t = 0; t < length; t++) {
@@ -346,7 +147,6 @@ const backwardBody = (
   memory.fill(0)
   for (let t = length - 1; t >= 0; t--) {
     const at = t * d
-    dv.fill(0, at, at + d)
     for (let i = 0, m = 0; i < d; i++) {
       const qi = q[at + i]! * attend
       const ki = k[at + i]!
@@ -360,12 +160,127 @@ const backwardBody = (
       dk[at + i] = sum
     }
   }
-  for (let t = 0; t < length; t++) {
-    const at = t * d
-    accumulateOuter(gradients.q, d, d, dq, at, a, at)
-    accumulateOuter(gradients.k, d, d, dk, at, a, at)
-    accumulateOuter(gradients.v, d, d, dv, at, a, at)
+}
+
+const forwardBody = (
+  base: BaseModel,
+  frozen: BaseWeights,
+  w: ModuleTable<Float64Array>,
+  ws: Workspace,
+  tokens: ArrayLike<number>
+): void => {
+  const d = base.dimension
+  const h = base.hidden
+  const rows = padded(tokens.length)
+  const { act, pre, x, y } = ws
+  for (let t = 0; t < tokens.length; t++) {
+    const row = tokens[t]! * d
+    for (let i = 0; i < d; i++) x[t * d + i] = frozen.embedding[row + i]!
   }
+  x.fill(0, tokens.length * d, rows * d)
+  normalise(d, rows, x, ws.a, ws.xScale)
+  apply(w.q, d, d, rows, ws.a, 0, ws.q, 0)
+  apply(w.k, d, d, rows, ws.a, 0, ws.k, 0)
+  apply(w.v, d, d, rows, ws.a, 0, ws.v, 0)
+  mix(d, tokens.length, ws)
+  apply(w.o, d, d, rows, ws.mixed, 0, y, 0)
+  for (let i = 0; i < rows * d; i++) x[i]! += y[i]!
+  normalise(d, rows, x, ws.xNormed, ws.xScale)
+  apply(w.up, h, d, rows, ws.xNormed, 0, pre, 0)
+  for (let i = 0; i < rows * h; i++) act[i] = pre[i]! / (1 + Math.exp(-pre[i]!))
+  apply(w.down, d, h, rows, act, 0, y, 0)
+  for (let i = 0; i < rows * d; i++) y[i]! += x[i]!
+  normalise(d, rows, y, ws.yNormed, ws.yScale)
+}
+
+/** Log-probabilities of the targets, the summed loss and, with `back`, everything down to the normed output rows. */
+const head = (
+  d: number,
+  w: Float64Array,
+  ws: Workspace,
+  targets: ArrayLike<number>,
+  loss: TokenLoss,
+  logprobs: Float64Array,
+  back: { readonly gradient: Float64Array | undefined } | undefined
+): number => {
+  const { dNormed, logits, yNormed } = ws
+  let total = 0
+  for (let first = 0; first < targets.length; first += block) {
+    apply(w, vocabRows, d, block, yNormed, first * d, logits, 0)
+    let active = false
+    for (let b = 0; b < block; b++) {
+      const t = first + b
+      const row = b * vocabRows
+      let slope = 0
+      let sum = 1
+      if (t < targets.length) {
+        let max = -Infinity
+        for (let o = row; o < row + vocabSize; o++) if (logits[o]! > max) max = logits[o]!
+        const chosen = logits[row + targets[t]!]!
+        sum = 0
+        for (let o = row; o < row + vocabSize; o++) {
+          const e = Math.exp(logits[o]! - max)
+          logits[o] = e
+          sum += e
+        }
+        const p = chosen - max - Math.log(sum)
+        logprobs[t] = p
+        total += loss.value(p, t)
+        if (back !== undefined) slope = loss.slope(p, t)
+      }
+      if (back === undefined) continue
+      // From probabilities to the gradient: slope * (one-hot - softmax). Without a slope the row takes no part.
+      if (slope === 0) {
+        logits.fill(0, row, row + vocabRows)
+        continue
+      }
+      active = true
+      const share = -slope / sum
+      for (let o = row; o < row + vocabSize; o++) logits[o]! *= share
+      logits[row + targets[t]!]! += slope
+      logits.fill(0, row + vocabSize, row + vocabRows)
+    }
+    if (back === undefined) continue
+    if (active) {
+      applyTransposed(w, vocabRows, d, block, logits, 0, dNormed, first * d)
+      accumulate(back.gradient, vocabRows, d, block, logits, 0, yNormed, first * d)
+    } else {
+      dNormed.fill(0, first * d, (first + block) * d)
+    }
+  }
+  return total
+}
+
+const backwardBody = (
+  base: BaseModel,
+  w: ModuleTable<Float64Array>,
+  gradients: ModuleTable<Float64Array | undefined>,
+  ws: Workspace,
+  length: number
+): void => {
+  const d = base.dimension
+  const h = base.hidden
+  const rows = padded(length)
+  const { dHidden, dNormed, dx, pre } = ws
+  dx.fill(0, 0, rows * d)
+  normaliseBackward(d, rows, dNormed, ws.yNormed, ws.yScale, dx)
+  accumulate(gradients.down, d, h, rows, dx, 0, ws.act, 0)
+  applyTransposed(w.down, d, h, rows, dx, 0, dHidden, 0)
+  for (let i = 0; i < rows * h; i++) {
+    const z = pre[i]!
+    const sigmoid = 1 / (1 + Math.exp(-z))
+    dHidden[i]! *= sigmoid * (1 + z * (1 - sigmoid))
+  }
+  accumulate(gradients.up, h, d, rows, dHidden, 0, ws.xNormed, 0)
+  if (gradients.q === undefined) return
+  applyTransposed(w.up, h, d, rows, dHidden, 0, dNormed, 0)
+  normaliseBackward(d, rows, dNormed, ws.xNormed, ws.xScale, dx)
+  accumulate(gradients.o, d, d, rows, dx, 0, ws.mixed, 0)
+  applyTransposed(w.o, d, d, rows, dx, 0, ws.dMixed, 0)
+  mixBackward(d, length, ws)
+  accumulate(gradients.q, d, d, rows, ws.dq, 0, ws.a, 0)
+  accumulate(gradients.k, d, d, rows, ws.dk, 0, ws.a, 0)
+  accumulate(gradients.v, d, d, rows, ws.dv, 0, ws.a, 0)
 }
 
 /**
@@ -385,15 +300,8 @@ export const runSequence = (options: {
 }): number => {
   const { base, gradients, weights, workspace: ws } = options
   forwardBody(base, options.frozen, weights, ws, options.tokens)
-  const total = head(
-    base.dimension,
-    weights.unembed,
-    ws,
-    options.targets,
-    options.loss,
-    options.logprobs,
-    gradients === undefined ? undefined : { gradient: gradients.unembed }
-  )
+  const back = gradients === undefined ? undefined : { gradient: gradients.unembed }
+  const total = head(base.dimension, weights.unembed, ws, options.targets, options.loss, options.logprobs, back)
   const below = gradients !== undefined && (gradients.q ?? gradients.up) !== undefined
   if (below) backwardBody(base, weights, gradients, ws, options.tokens.length)
   return total

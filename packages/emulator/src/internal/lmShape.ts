@@ -3,6 +3,9 @@ import { uniformArray } from "./lmRandom.ts"
 /** Bytes 0..255, then BOS, EOS and PAD. */
 export const vocabSize = 259
 
+/** Rows of the output matrix in memory: the last one pads to an even number, stays zero and is no token. */
+export const vocabRows = 260
+
 export interface BaseModel {
   readonly name: string
   readonly dimension: number
@@ -21,6 +24,8 @@ export interface ModuleShape {
   readonly name: string
   readonly group: ModuleGroup
   readonly outs: number
+  /** `outs`, or more where the array in memory is padded. */
+  readonly rows: number
   readonly ins: number
 }
 
@@ -43,6 +48,7 @@ export const moduleShapes = (base: BaseModel): ModuleTable<ModuleShape> => {
     name: `model.layers.0.self_attn.${name}`,
     group: "attn",
     outs: d,
+    rows: d,
     ins: d
   })
   return {
@@ -50,9 +56,9 @@ export const moduleShapes = (base: BaseModel): ModuleTable<ModuleShape> => {
     k: attention("k_proj"),
     v: attention("v_proj"),
     o: attention("o_proj"),
-    up: { name: "model.layers.0.mlp.up_proj", group: "mlp", outs: base.hidden, ins: d },
-    down: { name: "model.layers.0.mlp.down_proj", group: "mlp", outs: d, ins: base.hidden },
-    unembed: { name: "model.unembed_tokens", group: "unembed", outs: vocabSize, ins: d }
+    up: { name: "model.layers.0.mlp.up_proj", group: "mlp", outs: base.hidden, rows: base.hidden, ins: d },
+    down: { name: "model.layers.0.mlp.down_proj", group: "mlp", outs: d, rows: d, ins: base.hidden },
+    unembed: { name: "model.unembed_tokens", group: "unembed", outs: vocabSize, rows: vocabRows, ins: d }
   }
 }
 
@@ -83,13 +89,12 @@ export const baseWeights = (base: BaseModel): BaseWeights => {
   // The output head starts small so that an untrained model is close to uniform over the vocabulary.
   const weights = {
     embedding: uniformArray(`base|${base.name}|embedding`, vocabSize * base.dimension, 1),
-    modules: mapModules(moduleShapes(base), (shape) =>
-      uniformArray(
-        `base|${base.name}|${shape.name}`,
-        shape.outs * shape.ins,
-        (shape.group === "unembed" ? 0.25 : 1) / Math.sqrt(shape.ins)
-      )
-    )
+    modules: mapModules(moduleShapes(base), (shape) => {
+      const deviation = (shape.group === "unembed" ? 0.25 : 1) / Math.sqrt(shape.ins)
+      const rows = new Float64Array(shape.rows * shape.ins)
+      rows.set(uniformArray(`base|${base.name}|${shape.name}`, shape.outs * shape.ins, deviation))
+      return rows
+    })
   }
   drawn.set(base.name, weights)
   return weights

@@ -12,20 +12,20 @@ export interface Tensor {
 
 export interface Contents {
   readonly tensors: ReadonlyMap<string, Tensor>
-  readonly metadata: Readonly<Record<string, string>>
+  readonly metadata: ReadonlyMap<string, string>
 }
 
 /** A header longer than this is taken for garbage before it is parsed. */
 const maxHeaderBytes = 1_000_000
 
 export const encode = (contents: Contents): Uint8Array<ArrayBuffer> => {
-  const header: Record<string, unknown> = { __metadata__: contents.metadata }
+  const entries: Array<[string, unknown]> = [["__metadata__", Object.fromEntries(contents.metadata)]]
   let offset = 0
   for (const [name, { data, shape }] of contents.tensors) {
-    header[name] = { dtype: "F64", shape, data_offsets: [offset, offset + data.byteLength] }
+    entries.push([name, { dtype: "F64", shape, data_offsets: [offset, offset + data.byteLength] }])
     offset += data.byteLength
   }
-  const json = new TextEncoder().encode(JSON.stringify(header))
+  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(entries)))
   // Padded with spaces, as the format allows, so that the tensors are aligned for readers that map the file.
   const headerLength = Math.ceil(json.length / 8) * 8
   const out = new Uint8Array(8 + headerLength + offset)
@@ -84,7 +84,7 @@ export const decode = (bytes: Uint8Array): Result.Result<Contents, string> => {
   const start = 8 + Number(declared)
   const header = parseHeader(bytes.subarray(8, start))
   if (!isRecord(header)) return Result.fail("the header is not a JSON object")
-  const metadata: Record<string, string> = {}
+  const metadata = new Map<string, string>()
   const extents: Array<Extent> = []
   for (const [name, entry] of Object.entries(header)) {
     if (name !== "__metadata__") {
@@ -96,7 +96,7 @@ export const decode = (bytes: Uint8Array): Result.Result<Contents, string> => {
     if (!isRecord(entry)) return Result.fail("__metadata__ is not an object")
     for (const [key, value] of Object.entries(entry)) {
       if (typeof value !== "string") return Result.fail(`__metadata__.${key} is not a string`)
-      metadata[key] = value
+      metadata.set(key, value)
     }
   }
   const tensors = new Map<string, Tensor>()
@@ -105,7 +105,10 @@ export const decode = (bytes: Uint8Array): Result.Result<Contents, string> => {
   for (const { begin, end, name, shape } of extents.toSorted((x, y) => x.begin - y.begin || x.end - y.end)) {
     if (begin !== at) return Result.fail(`tensor ${JSON.stringify(name)} begins at ${begin}, expected ${at}`)
     if (start + end > bytes.length) return Result.fail(`tensor ${JSON.stringify(name)} ends after the end of the file`)
-    tensors.set(name, { shape, data: new Float64Array(bytes.slice(start + begin, start + end).buffer) })
+    const data = new Float64Array((end - begin) / 8)
+    // Copied by hand: `slice` of a Node Buffer, which a file may come as, shares the memory of its pool.
+    new Uint8Array(data.buffer).set(bytes.subarray(start + begin, start + end))
+    tensors.set(name, { shape, data })
     at = end
   }
   if (start + at !== bytes.length) return Result.fail(`${bytes.length - start - at} bytes follow the last tensor`)

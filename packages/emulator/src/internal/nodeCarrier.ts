@@ -49,6 +49,18 @@ const toResponse = (reply: Reply): HttpServerResponse.HttpServerResponse => {
     : HttpServerResponse.uint8Array(reply.body, options)
 }
 
+/** Real milliseconds: a connection does not know the Clock service. */
+const drainMillis = 250
+
+const close = (node: NodeHttp.Server): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const timer = setTimeout(() => node.closeAllConnections(), drainMillis)
+    node.close(() => {
+      clearTimeout(timer)
+      resume(Effect.void)
+    })
+  })
+
 export const serve = Effect.fnUntraced(function* (options: {
   readonly host: string
   readonly port: number
@@ -57,13 +69,11 @@ export const serve = Effect.fnUntraced(function* (options: {
 }): Effect.fn.Return<{ readonly url: string }, EmulatorError, Scope.Scope> {
   const { handle, host, port, wake } = options
   const node = NodeHttp.createServer({ requestTimeout: 0, keepAliveTimeout: 60_000 })
-  const server = yield* NodeHttpServer.make(() => node, { host, port, gracefulShutdownTimeout: "500 millis" }).pipe(
+  const server = yield* NodeHttpServer.make(() => node, { host, port }).pipe(
     Effect.mapError(
       (error) => new EmulatorError({ reason: new ListenFailed({ host, port, problem: problemOf(error) }) })
     )
   )
-  // Finalizers run in reverse: wake polls, let the server finish what it can, cut what is left.
-  yield* Effect.addFinalizer(() => Effect.sync(() => node.closeAllConnections()))
   yield* server.serve(
     Effect.gen(function* () {
       const request = yield* HttpServerRequest.HttpServerRequest
@@ -73,7 +83,8 @@ export const serve = Effect.fnUntraced(function* (options: {
       return toResponse(reply)
     })
   )
-  yield* Effect.addFinalizer(() => wake)
+  // Runs before the server's own finalizers, which would wait for a client that never finishes its request.
+  yield* Effect.addFinalizer(() => Effect.andThen(wake, close(node)))
 
   const address = node.address()
   const bound = typeof address === "object" && address !== null ? address.port : port

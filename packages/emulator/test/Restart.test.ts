@@ -1,0 +1,96 @@
+import * as NodeFs from "node:fs/promises"
+import * as NodeOs from "node:os"
+import * as NodePath from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { TestClock } from "effect/testing"
+import { Emulator, FaultPlan } from "../src/index.ts"
+import * as Api from "./api.ts"
+
+const temporary = Effect.acquireRelease(
+  Effect.promise(() => NodeFs.mkdtemp(NodePath.join(NodeOs.tmpdir(), "tinkex-emulator-"))),
+  (directory) => Effect.promise(() => NodeFs.rm(directory, { recursive: true }))
+)
+
+describe("EM5: a restarted emulator", () => {
+  it.effect("lists runs and checkpoints and loads them bit for bit; its models are gone", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporary
+      const before = yield* Effect.gen(function* () {
+        const { control } = yield* Emulator
+        const model = yield* Api.createModel(yield* Api.createSession, 0, { user_metadata: { run: "r" } })
+        const seq = yield* Api.train(model, 1, 0, 3)
+        const saved = yield* Api.settle(Api.saveWeights(model, seq, "three"))
+        const pending = yield* Api.optimStep(model, seq + 2)
+        yield* control.poison(model)
+        return {
+          model,
+          path: saved.path ?? "",
+          request: pending.body.request_id,
+          hash: yield* control.stateHash(model),
+          ledger: yield* control.ledger(model),
+          run: (yield* Api.get(`training_runs/${model}`)).body,
+          checkpoints: (yield* Api.get("checkpoints")).body
+        }
+      }).pipe(Api.provided({ directory }))
+
+      yield* Effect.gen(function* () {
+        const { control } = yield* Emulator
+        const { model } = before
+        assert.deepStrictEqual((yield* Api.get(`training_runs/${model}`)).body, before.run)
+        assert.isTrue(before.run.corrupted)
+        assert.deepStrictEqual((yield* Api.get("checkpoints")).body, before.checkpoints)
+        assert.deepStrictEqual(yield* control.ledger(model), before.ledger)
+
+        const refused = yield* Api.optimStep(model, 8)
+        assert.strictEqual(refused.status, 400)
+        assert.include(refused.body.detail, `Model ${model} not loaded`)
+        assert.strictEqual((yield* Api.poll(before.request)).status, 410)
+        const session = model.slice(0, model.indexOf(":"))
+        assert.strictEqual((yield* Api.post("session_heartbeat", { session_id: session })).status, 404)
+
+        const copy = yield* Api.newModel
+        assert.notStrictEqual(copy, model)
+        yield* Api.settle(Api.loadWeights(copy, 1, before.path))
+        assert.strictEqual(yield* control.stateHash(copy), before.hash)
+        assert.deepStrictEqual(yield* control.ledger(copy), before.ledger)
+      }).pipe(Api.provided({ directory }))
+    })
+  )
+
+  it.effect("remembers what was deleted, what expires, and which checkpoint is bad", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporary
+      const model = yield* Effect.gen(function* () {
+        const model = yield* Api.newModel
+        yield* Api.settle(Api.saveWeights(model, 1, "bad"))
+        yield* Api.settle(Api.saveWeights(model, 2, "deleted"))
+        yield* Api.settle(Api.saveWeights(model, 3, "short", { ttl_seconds: 60 }))
+        yield* Api.request("DELETE", `/api/v1/training_runs/${model}/checkpoints/weights/deleted`)
+        return model
+      }).pipe(Api.provided({ directory, faults: FaultPlan.make([FaultPlan.checkpointPoisonedOnLoad({ save: 1 })]) }))
+
+      yield* Effect.gen(function* () {
+        const names = Effect.map(Api.get("checkpoints"), ({ body }) => (body.checkpoints ?? []).length)
+        assert.strictEqual(yield* names, 2)
+        yield* TestClock.adjust("61 seconds")
+        assert.strictEqual(yield* names, 1)
+        const copy = yield* Api.newModel
+        assert.isUndefined((yield* Api.settle(Api.loadWeights(copy, 1, `tinker://${model}/weights/bad`))).error)
+        assert.isTrue((yield* Api.get(`training_runs/${copy}`)).body.corrupted)
+      }).pipe(Api.provided({ directory }))
+    })
+  )
+
+  it.effect("refuses to start on a table of runs that it cannot read, and names the file", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporary
+      yield* Effect.promise(() => NodeFs.mkdir(NodePath.join(directory, "runs")))
+      const file = NodePath.join(directory, "runs", "x.json")
+      yield* Effect.promise(() => NodeFs.writeFile(file, "{"))
+      const error = yield* Effect.flip(Effect.provide(Emulator, Emulator.layerHttpClient({ directory })))
+      assert.strictEqual(error.reason._tag, "StorageFailed")
+      assert.include(error.message, file)
+    })
+  )
+})

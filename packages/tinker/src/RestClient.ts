@@ -5,13 +5,11 @@
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { Checkpoint } from "./Checkpoint.ts"
 import type { Request } from "./internal/request.ts"
-import { Tinker } from "./Tinker.ts"
 import { InvalidInput, TinkerError } from "./TinkerError.ts"
 import { TrainingRun } from "./TrainingRun.ts"
 import * as CheckpointPath from "./wire/CheckpointPath.ts"
@@ -227,10 +225,4 @@ export class RestClient extends Context.Service<
     /** One request, not repeated. */
     readonly health: Effect.Effect<void, TinkerError>
   }
->()("@tinkex/tinker/RestClient") {
-  /** Over the connection of `Tinker`. */
-  static readonly layer: Layer.Layer<RestClient, never, Tinker> = Layer.effect(
-    RestClient,
-    Effect.map(Tinker, ({ request }) => make(request))
-  )
-}
+>()("@tinkex/tinker/RestClient") {}

@@ -9,6 +9,8 @@ export interface Reply {
   /** Names in lower case. */
   readonly headers: { readonly [name: string]: string | undefined }
   readonly body: Uint8Array
+  /** The body as text, credentials blanked out. */
+  readonly text: () => string
 }
 
 /** What to send and what to make of the answer. */

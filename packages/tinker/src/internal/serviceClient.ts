@@ -1,0 +1,241 @@
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import type { RestClient } from "../RestClient.ts"
+import type { ServiceClient } from "../ServiceClient.ts"
+import { InvalidInput, TinkerError } from "../TinkerError.ts"
+import type { TrainingClient } from "../TrainingClient.ts"
+import * as Endpoint from "../wire/Endpoint.ts"
+import * as Json from "../wire/Json.ts"
+import { retrieve } from "./poll.ts"
+import * as Session from "./session.ts"
+import * as Training from "./trainingClient.ts"
+import { decodeValue, protocolVersion, type Transport } from "./transport.ts"
+
+interface NewModel {
+  readonly baseModel: string
+  readonly rank: number
+  readonly seed: number | undefined
+  readonly trainMlp: boolean
+  readonly trainAttn: boolean
+  readonly trainUnembed: boolean
+  readonly userMetadata: Record<string, string> | undefined
+}
+
+const invalid = (operation: string, field: string, problem: string) =>
+  new TinkerError({ reason: new InvalidInput({ operation, field, problem }) })
+
+const metadata = (given: Record<string, string> | undefined) => (given === undefined ? {} : { user_metadata: given })
+
+/** Sessions live in the surrounding scope, clients in those of their callers. */
+export const make = Effect.fnUntraced(function* (options: {
+  readonly transport: Transport
+  readonly rest: RestClient["Service"]
+  readonly tags: ReadonlyArray<string>
+  readonly userMetadata: Record<string, string>
+  readonly projectId: string | undefined
+  readonly heartbeatMillis: number
+  readonly toleranceMillis: number
+}): Effect.fn.Return<ServiceClient["Service"], never, Scope.Scope> {
+  const { heartbeatMillis, rest, toleranceMillis, transport } = options
+  const scope = yield* Effect.scope
+  const lock = Semaphore.makeUnsafe(1)
+  let current: Session.Session | undefined
+
+  const createSession = Effect.gen(function* () {
+    const operation = "create session"
+    const created = yield* transport.request(Endpoint.createSession, {
+      operation,
+      body: {
+        tags: options.tags,
+        user_metadata: options.userMetadata,
+        sdk_version: protocolVersion,
+        ...(options.projectId === undefined ? {} : { project_id: options.projectId }),
+        type: "create_session"
+      },
+      decode: Json.CreateSession
+    })
+    if (created.info_message) yield* Effect.logInfo(created.info_message)
+    if (created.warning_message) yield* Effect.logWarning(created.warning_message)
+    if (created.error_message) yield* Effect.logError(created.error_message)
+    return yield* Session.keep(transport, created.session_id, heartbeatMillis).pipe(Scope.provide(scope))
+  })
+
+  const session = Semaphore.withPermit(
+    lock,
+    Effect.suspend(() =>
+      current !== undefined && !current.isLost()
+        ? Effect.succeed(current)
+        : Effect.tap(createSession, (created) =>
+            Effect.sync(() => {
+              current = created
+            })
+          )
+    )
+  )
+
+  const open = Effect.fnUntraced(function* (model: {
+    readonly modelId: string
+    readonly session: Session.Session
+    readonly nextSeq: number
+  }) {
+    const config = yield* transport.boot
+    return yield* Training.make({ transport, config, toleranceMillis, ...model })
+  })
+
+  /** Waits for the result of a request that makes a model. */
+  const made = <A>(
+    operation: string,
+    requestType: string,
+    kind: string,
+    requestId: string,
+    runId: string,
+    read: (value: unknown) => Effect.Effect<A, TinkerError>
+  ) =>
+    retrieve(transport, {
+      operation,
+      requestId,
+      requestType,
+      runId,
+      kind,
+      decode: { _tag: "json", read },
+      onState: (state) =>
+        state.state === "active" ? Effect.void : Effect.logInfo(`${operation} waits: ${state.reason ?? state.state}`),
+      toleranceMillis
+    })
+
+  const createModel = Effect.fnUntraced(function* (model: NewModel) {
+    const operation = `create a model of ${model.baseModel}`
+    if (model.baseModel.trim() === "") return yield* invalid("create_model", "baseModel", "is empty")
+    if (!Number.isInteger(model.rank) || model.rank < 1) {
+      return yield* invalid("create_model", "rank", `is ${model.rank} and must be a whole number above 0`)
+    }
+    if (!model.trainMlp && !model.trainAttn && !model.trainUnembed) {
+      return yield* invalid(
+        "create_model",
+        "trainMlp, trainAttn, trainUnembed",
+        "are all false: nothing would be trained"
+      )
+    }
+    const live = yield* session
+    const modelSeq = live.nextModel()
+    const { request_id } = yield* transport.request(Endpoint.createModel, {
+      operation,
+      body: {
+        session_id: live.id,
+        model_seq_id: modelSeq,
+        base_model: model.baseModel,
+        ...metadata(model.userMetadata),
+        lora_config: {
+          rank: model.rank,
+          ...(model.seed === undefined ? {} : { seed: model.seed }),
+          train_unembed: model.trainUnembed,
+          train_mlp: model.trainMlp,
+          train_attn: model.trainAttn
+        },
+        type: "create_model"
+      },
+      decode: Json.Submitted
+    })
+    const runId = `${live.id}:train:${modelSeq}`
+    const { model_id } = yield* made(
+      operation,
+      "CreateModel",
+      "create_model",
+      request_id,
+      runId,
+      decodeValue(operation, Json.CreateModel)
+    )
+    return yield* open({ modelId: model_id, session: live, nextSeq: 1 })
+  })
+
+  /** One request makes the model and loads it; its id follows from the session. */
+  const createByLoading = Effect.fnUntraced(function* (
+    path: string,
+    given: {
+      readonly optimizer: boolean
+      readonly baseModel?: string | undefined
+      readonly userMetadata?: Record<string, string> | undefined
+    }
+  ) {
+    const operation = `create a model from ${path}`
+    const live = yield* session
+    const modelSeq = live.nextModel()
+    const modelId = `${live.id}:train:${modelSeq}`
+    const { request_id } = yield* transport.request(Endpoint.loadWeights, {
+      operation,
+      body: {
+        session_id: live.id,
+        model_seq_id: modelSeq,
+        path,
+        optimizer: given.optimizer,
+        ...(given.baseModel === undefined ? {} : { base_model: given.baseModel }),
+        ...metadata(given.userMetadata),
+        type: "load_weights"
+      },
+      decode: Json.Submitted
+    })
+    yield* made(operation, "LoadWeights", "load_weights", request_id, modelId, decodeValue(operation, Json.LoadWeights))
+    return yield* open({ modelId, session: live, nextSeq: 1 })
+  })
+
+  const abandon = (client: TrainingClient) =>
+    client.unload.pipe(
+      Effect.timeout("10 seconds"),
+      Effect.catch((error) => Effect.logDebug(`Model ${client.modelId} was not unloaded: ${error.message}`))
+    )
+
+  return {
+    rest,
+    session: Effect.map(session, ({ id }) => id),
+    createLoraTrainingClient: Effect.fn("ServiceClient.createLoraTrainingClient")(function* (given) {
+      yield* Effect.annotateCurrentSpan({ "tinker.base_model": given.baseModel })
+      return yield* createModel({
+        baseModel: given.baseModel,
+        rank: given.rank ?? 32,
+        seed: given.seed,
+        trainMlp: given.trainMlp ?? true,
+        trainAttn: given.trainAttn ?? true,
+        trainUnembed: given.trainUnembed ?? true,
+        userMetadata: given.userMetadata
+      })
+    }),
+    createTrainingClientFromState: Effect.fn("ServiceClient.createTrainingClientFromState")(function* (path, given) {
+      yield* Effect.annotateCurrentSpan({ "tinker.path": path })
+      const config = yield* transport.boot
+      if (config.create_model_via_load_weights) return yield* createByLoading(path, given)
+      const info = yield* rest.weightsInfo(path)
+      if (!info.isLora || Option.isNone(info.loraRank)) {
+        return yield* invalid("create_model", "path", `${path} is not a LoRA checkpoint`)
+      }
+      const client = yield* createModel({
+        baseModel: given.baseModel ?? info.baseModel,
+        rank: info.loraRank.value,
+        seed: undefined,
+        trainMlp: Option.getOrElse(info.trainMlp, () => true),
+        trainAttn: Option.getOrElse(info.trainAttn, () => true),
+        trainUnembed: Option.getOrElse(info.trainUnembed, () => true),
+        userMetadata: given.userMetadata
+      })
+      yield* client.loadState(path, { optimizer: given.optimizer }).pipe(
+        Effect.flatMap(({ result }) => result),
+        // Nobody will ever have this model.
+        Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : abandon(client)))
+      )
+      return client
+    }),
+    attachTrainingClient: Effect.fn("ServiceClient.attachTrainingClient")(function* (given) {
+      if (!Number.isSafeInteger(given.nextSeq) || given.nextSeq < 1) {
+        return yield* invalid("attach", "nextSeq", `is ${given.nextSeq} and must be a whole number above 0`)
+      }
+      yield* Effect.annotateCurrentSpan({ "tinker.run.id": given.modelId })
+      const live =
+        current?.id === given.sessionId && !current.isLost()
+          ? current
+          : yield* Session.keep(transport, given.sessionId, heartbeatMillis)
+      return yield* open({ modelId: given.modelId, session: live, nextSeq: given.nextSeq })
+    })
+  }
+})

@@ -1,0 +1,89 @@
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { SessionLost, TinkerError } from "../TinkerError.ts"
+import * as Endpoint from "../wire/Endpoint.ts"
+import * as Status from "./status.ts"
+import { encodeJson, type Transport } from "./transport.ts"
+
+/** A session of the service: what keeps the models of a process loaded, as long as its heart beats. */
+export interface Session {
+  readonly id: string
+  readonly isLost: () => boolean
+  /** Calls back once, when the service says that the session is gone; at once if it has. The result takes the request back. */
+  readonly onLost: (listener: (error: TinkerError) => void) => () => void
+  /** Numbers models from 0 on. */
+  readonly nextModel: () => number
+}
+
+const beatTimeoutMillis = 10_000
+const silenceMillis = 120_000
+
+/**
+ * Keeps a session alive from the surrounding scope. Failing heartbeats never end the loop: only the service's own word, 404 or
+ * 410, says that a session is gone.
+ */
+export const keep = Effect.fnUntraced(function* (
+  transport: Transport,
+  id: string,
+  everyMillis: number
+): Effect.fn.Return<Session, never, Scope.Scope> {
+  const listeners = new Set<(error: TinkerError) => void>()
+  let lost: TinkerError | undefined
+  let models = 0
+  let beatAt = yield* Clock.currentTimeMillis
+
+  const body = encodeJson({ session_id: id, type: "session_heartbeat" })
+  const missed = Effect.fnUntraced(function* (why: string) {
+    const silent = (yield* Clock.currentTimeMillis) - beatAt
+    if (silent < silenceMillis) return yield* Effect.logDebug(`Session ${id} missed a heartbeat: ${why}`)
+    yield* Effect.logWarning(
+      `Session ${id} had no heartbeat for ${Math.round(silent / 1000)} s, the service may unload its models: ${why}`
+    )
+  })
+
+  /** The error that ends the session, if the service says that it has ended. */
+  const beat = Effect.gen(function* () {
+    const reply = yield* transport.send({
+      operation: `heartbeat of session ${id}`,
+      endpoint: Endpoint.sessionHeartbeat,
+      body,
+      timeoutMillis: beatTimeoutMillis
+    })
+    if (reply.status === 404 || reply.status === 410) {
+      return new TinkerError({ reason: new SessionLost({ sessionId: id, detail: Status.detailOf(reply) }) })
+    }
+    if (Status.isOk(reply)) beatAt = yield* Clock.currentTimeMillis
+    else yield* missed(`${reply.status} ${Status.detailOf(reply)}`)
+    return undefined
+  }).pipe(
+    Effect.catch((error) => Effect.as(missed(error.message), undefined)),
+    Effect.catchDefect((defect) => Effect.as(Effect.logError(`A heartbeat of session ${id} broke`, defect), undefined))
+  )
+
+  yield* Effect.gen(function* () {
+    while (true) {
+      yield* Effect.sleep(everyMillis)
+      const gone = yield* beat
+      if (gone === undefined) continue
+      lost = gone
+      yield* Effect.logWarning(gone.message)
+      for (const listener of listeners) listener(gone)
+      listeners.clear()
+      return
+    }
+  }).pipe(Effect.forkScoped)
+
+  return {
+    id,
+    isLost: () => lost !== undefined,
+    onLost: (listener) => {
+      if (lost !== undefined) listener(lost)
+      else listeners.add(listener)
+      return () => {
+        listeners.delete(listener)
+      }
+    },
+    nextModel: () => models++
+  }
+})

@@ -1,0 +1,233 @@
+/** Everything between one call of this package and the service: boot, credential, retries, errors. */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import * as Random from "effect/Random"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as Semaphore from "effect/Semaphore"
+import { BadResponse, BillingPaused, TinkerError } from "../TinkerError.ts"
+import * as Endpoint from "../wire/Endpoint.ts"
+import * as Header from "../wire/Headers.ts"
+import * as Json from "../wire/Json.ts"
+import * as Credential from "./credential.ts"
+import type * as Http from "./http.ts"
+import type { Reply, Request, RequestOptions } from "./request.ts"
+import * as Status from "./status.ts"
+
+/** The revision of the protocol that this client speaks, as the service wants it named. */
+export const protocolVersion = "0.25.0"
+
+export type ClientConfig = typeof Json.ClientConfig.Type
+
+export interface Outgoing {
+  readonly operation: string
+  readonly endpoint: { readonly method: string; readonly path: string }
+  readonly body?: Uint8Array | undefined
+  readonly contentType?: string | undefined
+  readonly headers?: Record<string, string> | undefined
+  readonly timeoutMillis?: number | undefined
+  readonly retries?: "default" | "none" | undefined
+  /** A more telling error for a refusal. `repeated`: an earlier copy of the same request may have been applied. */
+  readonly explain?: ((reply: Reply, detail: string, repeated: boolean) => TinkerError | undefined) | undefined
+}
+
+export interface Transport {
+  /** One try with the current credential; any status is a success. */
+  readonly send: (outgoing: Outgoing) => Effect.Effect<Reply, TinkerError>
+  /** Tries until the deadline; the answer has a 2xx status. */
+  readonly exchange: (outgoing: Outgoing) => Effect.Effect<Reply, TinkerError>
+  readonly request: Request
+  /** The service's limits and switches, fetched before anything else is sent. */
+  readonly boot: Effect.Effect<ClientConfig, TinkerError>
+  readonly deadlineMillis: number
+  /** When the service last answered anything with a status below 500; 0 before that. */
+  readonly answeredAt: () => number
+}
+
+const retries = Metric.counter("tinkex.tinker.retries", { incremental: true })
+
+export const defaultTimeoutMillis = 60_000
+export const billingPauseMillis = 5_000
+
+/** Doubling from `baseMillis` up to `capMillis`, less up to a quarter, so that clients that failed together do not return together. */
+export const backoff = (n: number, baseMillis: number, capMillis: number): Effect.Effect<number> =>
+  Effect.map(Random.next, (random) => Math.min(baseMillis * 2 ** n, capMillis) * (1 - 0.25 * random))
+
+const encoder = new TextEncoder()
+export const encodeJson = (value: unknown): Uint8Array => encoder.encode(JSON.stringify(value))
+
+export const badResponse = (operation: string, problem: string): TinkerError =>
+  new TinkerError({ reason: new BadResponse({ operation, problem }) })
+
+/** A JSON object, or `BadResponse`. The content type is not asked: some servers leave it out. */
+export const parseJson = (operation: string, reply: Reply): Effect.Effect<unknown, TinkerError> => {
+  const parsed = Result.try((): unknown => JSON.parse(reply.text()))
+  return Result.isSuccess(parsed)
+    ? Effect.succeed(parsed.success)
+    : Effect.fail(
+        badResponse(
+          operation,
+          `expected JSON, got ${reply.headers["content-type"] ?? "no content type"} (${Status.detailOf(reply)})`
+        )
+      )
+}
+
+export const decodeValue =
+  <A>(operation: string, schema: Schema.Decoder<A>) =>
+  (value: unknown): Effect.Effect<A, TinkerError> =>
+    Schema.decodeUnknownEffect(schema)(value).pipe(
+      Effect.mapError((error) => badResponse(operation, error.message.replace(/\s+/g, " ").slice(0, 300)))
+    )
+
+export const decodeJson =
+  <A>(operation: string, schema: Schema.Decoder<A>) =>
+  (reply: Reply): Effect.Effect<A, TinkerError> =>
+    Effect.flatMap(parseJson(operation, reply), decodeValue(operation, schema))
+
+const withQuery = (path: string, query: Record<string, string | number | boolean | undefined> | undefined): string => {
+  if (query === undefined) return path
+  const search = new URLSearchParams()
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined && value !== "") search.set(name, String(value))
+  }
+  return search.size === 0 ? path : `${path}?${search}`
+}
+
+const reader = <A>(operation: string, decode: RequestOptions<A>["decode"]) =>
+  // A schema may be a class, hence a function too: what is no schema is the caller's own reader.
+  Schema.isSchema(decode)
+    ? decodeJson(operation, decode as Schema.Decoder<A>)
+    : (decode as (reply: Reply) => Effect.Effect<A, TinkerError>)
+
+export const make = (options: {
+  readonly http: Http.Send
+  readonly apiKey: string
+  /** Grows by each credential that is fetched, so that none of them is printed. */
+  readonly secrets: Set<string>
+  readonly deadlineMillis: number
+}): Transport => {
+  const { apiKey, deadlineMillis, http } = options
+  let answeredAt = 0
+  let config: ClientConfig | undefined
+
+  const sendWith = (credential: Effect.Effect<string, TinkerError>) =>
+    Effect.fnUntraced(function* (outgoing: Outgoing) {
+      const reply = yield* http(
+        {
+          operation: outgoing.operation,
+          method: outgoing.endpoint.method,
+          path: outgoing.endpoint.path,
+          headers: outgoing.headers ?? {},
+          body: outgoing.body,
+          contentType: outgoing.contentType ?? Header.json,
+          limitMillis: outgoing.timeoutMillis ?? defaultTimeoutMillis
+        },
+        yield* credential
+      )
+      if (reply.status < 500) answeredAt = yield* Clock.currentTimeMillis
+      return reply
+    })
+
+  const exchangeWith = (send: (outgoing: Outgoing) => Effect.Effect<Reply, TinkerError>) =>
+    Effect.fnUntraced(function* (outgoing: Outgoing): Effect.fn.Return<Reply, TinkerError> {
+      const { operation } = outgoing
+      const timeoutMillis = outgoing.timeoutMillis ?? defaultTimeoutMillis
+      const began = yield* Clock.currentTimeMillis
+      let tries = 0
+      let billing = 0
+      let repeated = false
+      while (true) {
+        const before = yield* Clock.currentTimeMillis
+        const remaining = Math.max(1, deadlineMillis - (before - began - billing))
+        const outcome = yield* Effect.result(send({ ...outgoing, timeoutMillis: Math.min(timeoutMillis, remaining) }))
+        const now = yield* Clock.currentTimeMillis
+        let error: TinkerError
+        let hint: number | undefined
+        if (Result.isSuccess(outcome)) {
+          const reply = outcome.success
+          if (Status.isOk(reply)) return reply
+          const detail = Status.detailOf(reply)
+          if (reply.status === 402 && outgoing.retries !== "none") {
+            const window = (config?.billing_exception_max_pause_duration_sec ?? 3600) * 1000
+            if (billing >= window) {
+              const waited = Duration.millis(billing)
+              return yield* new TinkerError({ reason: new BillingPaused({ operation, detail, waited }) })
+            }
+            yield* Effect.logWarning(`${operation} waits for the account's billing: ${detail}`)
+            yield* Effect.sleep(billingPauseMillis)
+            billing += (yield* Clock.currentTimeMillis) - before
+            continue
+          }
+          const told = outgoing.explain?.(reply, detail, repeated)
+          if (told !== undefined) return yield* told
+          error = new TinkerError({ reason: Status.reasonOf(operation, reply, detail, now) })
+          if (!Status.isTransient(reply)) return yield* error
+          hint = Status.retryHintMillis(reply, now)
+          if (reply.status !== 429) repeated = true
+        } else {
+          error = outcome.failure
+          if (error.reason._tag !== "Transport" && error.reason._tag !== "Timeout") return yield* error
+          repeated = true
+        }
+        const left = deadlineMillis - (now - began - billing)
+        if (outgoing.retries === "none" || left <= 0) return yield* error
+        const delay = hint ?? (yield* backoff(tries, 500, 10_000))
+        tries++
+        yield* Metric.update(retries, 1)
+        yield* Effect.logDebug(`${operation} is tried again in ${Math.round(delay)} ms: ${error.message}`)
+        yield* Effect.sleep(Math.min(delay, left))
+      }
+    })
+
+  const rawExchange = exchangeWith(sendWith(Effect.succeed(apiKey)))
+  const credential = Credential.make({ apiKey, secrets: options.secrets, exchange: rawExchange })
+  const send = sendWith(credential.current)
+  const exchange = exchangeWith(send)
+
+  const version = encodeJson({ sdk_version: protocolVersion })
+  const lock = Semaphore.makeUnsafe(1)
+  const boot = Effect.suspend(() =>
+    config !== undefined
+      ? Effect.succeed(config)
+      : Semaphore.withPermit(
+          lock,
+          Effect.gen(function* () {
+            if (config !== undefined) return config
+            const operation = "get client config"
+            const fetched = yield* rawExchange({ operation, endpoint: Endpoint.clientConfig, body: version }).pipe(
+              Effect.flatMap(decodeJson(operation, Json.ClientConfig))
+            )
+            yield* credential.configure(fetched)
+            // Nothing in this client depends on it so far, and servers may lack it: any answer will do.
+            yield* send({
+              operation: "get dynamic config",
+              endpoint: Endpoint.dynamicConfig,
+              body: version,
+              timeoutMillis: 10_000
+            }).pipe(Effect.catch((error) => Effect.logDebug(`Defaults stand in for ${error.message}`)))
+            config = fetched
+            return fetched
+          })
+        )
+  )
+
+  const request: Request = (endpoint, options) =>
+    Effect.gen(function* () {
+      const { body, decode, operation, timeout } = options
+      yield* boot
+      const reply = yield* exchange({
+        operation,
+        endpoint: { method: endpoint.method, path: withQuery(endpoint.path, options.query) },
+        body: body === undefined ? undefined : body instanceof Uint8Array ? body : encodeJson(body),
+        contentType: options.contentType,
+        headers: options.headers,
+        timeoutMillis: timeout === undefined ? undefined : Duration.toMillis(timeout),
+        retries: options.retries
+      })
+      return yield* reader(operation, decode)(reply)
+    })
+
+  return { send, exchange, request, boot, deadlineMillis, answeredAt: () => answeredAt }
+}

@@ -61,7 +61,9 @@ export class RestoreFailed extends Schema.TaggedError<RestoreFailed>()("RestoreF
   /** The reason's tag in the package that it comes from, for example `ServerFailure`. */
   tag: Schema.String,
   detail: Schema.String,
-  isRetryable: Schema.Boolean
+  isRetryable: Schema.Boolean,
+  /** When the service wants to hear from us again. */
+  retryAfter: Schema.optional(Schema.Duration)
 }) {
   override get message() {
     const advice = this.isRetryable ? "It may work later." : "Trying again does not help: mend the cause first."

@@ -1,3 +1,6 @@
-export * as RecoveryError from "./RecoveryError.ts"
+export * as Executor from "./Executor.ts"
+export * as Monitor from "./Monitor.ts"
+export { Recovery, type Recovered, type RunStatus, type WatchOptions } from "./Recovery.ts"
+export { RecoveryError } from "./RecoveryError.ts"
 export * as RecoveryEvent from "./RecoveryEvent.ts"
 export * as RecoveryPolicy from "./RecoveryPolicy.ts"

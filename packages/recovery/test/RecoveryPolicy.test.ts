@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Duration, Effect, Random, Schedule, Schema } from "effect"
 import { RecoveryError, RecoveryPolicy } from "@tinkex/recovery"
+import { Cancelled, type InvalidPolicy } from "@tinkex/recovery/RecoveryError"
 
 const waits = (policy: RecoveryPolicy.RecoveryPolicy, n: number) =>
   Effect.gen(function* () {
     const step = yield* Schedule.toStep(RecoveryPolicy.schedule(policy))
-    const error = new RecoveryError.RecoveryError({ reason: new RecoveryError.Cancelled({ runId: "r", why: "test" }) })
+    const error = new RecoveryError({ reason: new Cancelled({ runId: "r", why: "test" }) })
     const delays: Array<number> = []
     for (let i = 0; i < n; i++) delays.push(Duration.toSeconds((yield* step(0, error))[1]))
     return delays
@@ -16,7 +17,7 @@ const refusal = (options: object) =>
     Effect.flip,
     Effect.map((error) => {
       assert.strictEqual(error.reason._tag, "InvalidPolicy")
-      return error.reason as RecoveryError.InvalidPolicy // the assertion above
+      return error.reason as InvalidPolicy // the assertion above
     })
   )
 

@@ -1,0 +1,36 @@
+import * as Duration from "effect/Duration"
+import { RateLimited } from "@tinkex/tinker/TinkerError"
+import type { TinkerError } from "@tinkex/tinker/TinkerError"
+import type { TrainingError } from "@tinkex/training/TrainingError"
+import { Died, make, type RecoveryError, RestoreFailed } from "../RecoveryError.ts"
+
+/** Each try makes a new model in a live session, so what ended the last model or session does not end the next one. */
+const worthAnotherTry = (error: TinkerError): boolean => error.isRetryable || error.category !== "user"
+
+export const fromTinker = (runId: string, error: TinkerError): RecoveryError =>
+  make(
+    new RestoreFailed({
+      runId,
+      tag: error.reason._tag,
+      detail: error.message,
+      isRetryable: worthAnotherTry(error),
+      retryAfter: error.reason instanceof RateLimited ? error.reason.retryAfter : undefined
+    })
+  )
+
+export const fromTraining = (runId: string, error: TrainingError): RecoveryError =>
+  error.reason._tag === "Service"
+    ? fromTinker(runId, error.reason.error)
+    : make(new RestoreFailed({ runId, tag: error.reason._tag, detail: error.message, isRetryable: error.isRetryable }))
+
+export const fromDefect = (runId: string, defect: unknown): RecoveryError =>
+  make(new Died({ runId, defect: defect instanceof Error ? `${defect.name}: ${defect.message}` : String(defect) }))
+
+/** How long the service asks us to stay away, if that is what an error says. */
+export const pauseOf = (error: RecoveryError, usual: Duration.Duration): Duration.Duration | undefined => {
+  const { reason } = error
+  if (reason._tag !== "RestoreFailed") return undefined
+  if (reason.tag === "BillingPaused") return usual
+  if (reason.tag !== "RateLimited") return undefined
+  return reason.retryAfter === undefined ? usual : Duration.max(usual, reason.retryAfter)
+}

@@ -1,0 +1,187 @@
+import { DateTime, Deferred, Effect, Layer, Option, Stream } from "effect"
+import {
+  type Checkpoint,
+  RestClient,
+  ServiceClient,
+  Time,
+  TinkerError,
+  type TrainingClient,
+  type TrainingRun
+} from "@tinkex/tinker"
+import { Fenced, NotFound, type Reason, RequestFailed, ServerFailure } from "@tinkex/tinker/TinkerError"
+
+export const fail = (reason: Reason) => new TinkerError({ reason })
+
+export const unavailable = fail(new ServerFailure({ operation: "test", status: 503, detail: "down" }))
+export const broken = (path: string) =>
+  fail(
+    new RequestFailed({ operation: "load_weights", requestId: "r", category: "server", detail: `${path} is truncated` })
+  )
+
+interface Run {
+  corrupted: boolean
+  lastRequest: number
+  readonly checkpoints: Array<Checkpoint.Checkpoint>
+  readonly metadata: Record<string, string>
+}
+
+/** A service without a network: runs, checkpoints, and a record of what was asked for. */
+export class FakeTinker {
+  readonly runs = new Map<string, Run>()
+  readonly requests: Array<string> = []
+  readonly clients = new Map<string, TrainingClient.TrainingClient>()
+  /** Hooks; each may fail, die or hang. */
+  onRead: (runId: string) => Effect.Effect<void, TinkerError> = () => Effect.void
+  onList: () => Effect.Effect<void, TinkerError> = () => Effect.void
+  onCreate: () => Effect.Effect<void, TinkerError> = () => Effect.void
+  onLoad: (path: string, modelId: string) => Effect.Effect<void, TinkerError> = () => Effect.void
+  /** Models being made or loaded at this moment, and the most there ever were. */
+  busy = 0
+  mostBusy = 0
+  made = 0
+
+  addRun(id: string, steps: ReadonlyArray<number> = []) {
+    const checkpoints = steps.map((step): Checkpoint.Checkpoint => ({
+      checkpointId: `weights/step-${step}`,
+      checkpointType: "training",
+      time: DateTime.makeUnsafe(step * 1000),
+      tinkerPath: `tinker://${id}/weights/step-${step}`,
+      sizeBytes: Option.some(1000),
+      public: false,
+      expiresAt: Option.none()
+    }))
+    const run: Run = { corrupted: false, lastRequest: 0, checkpoints, metadata: {} }
+    this.runs.set(id, run)
+    return run
+  }
+
+  poison(id: string) {
+    const run = this.runs.get(id)
+    if (run !== undefined) run.corrupted = true
+  }
+
+  private view(id: string, run: Run): TrainingRun.TrainingRun {
+    return {
+      trainingRunId: id,
+      baseModel: "base",
+      modelOwner: "me",
+      isLora: true,
+      corrupted: run.corrupted,
+      loraRank: Option.some(8),
+      lastRequestTime: Number.isNaN(run.lastRequest)
+        ? new Time.UnparsedTime({ raw: "yesterday" })
+        : DateTime.makeUnsafe(run.lastRequest),
+      lastCheckpoint: Option.none(),
+      lastSamplerCheckpoint: Option.none(),
+      userMetadata: Option.some(run.metadata)
+    }
+  }
+
+  private find(id: string) {
+    const run = this.runs.get(id)
+    return run === undefined
+      ? Effect.fail(fail(new NotFound({ operation: "get", status: 404, detail: `no ${id}` })))
+      : Effect.succeed(run)
+  }
+
+  /** A client of a run; its failure is completed by `breakClient`. */
+  client(modelId: string): TrainingClient.TrainingClient {
+    const failure = Deferred.makeUnsafe<TinkerError>()
+    this.failures.set(modelId, failure)
+    const unused = () => Effect.die("not part of this fake")
+    const client: TrainingClient.TrainingClient = {
+      modelId,
+      sessionId: "session",
+      nextSeq: Effect.succeed(2),
+      prepare: { forwardBackward: unused, forward: unused, optimStep: unused, saveState: unused, loadState: unused },
+      forwardBackward: unused,
+      forward: unused,
+      optimStep: unused,
+      saveState: unused,
+      loadState: (path) =>
+        Effect.sync(() => {
+          this.requests.push(`load ${path}`)
+          return {
+            requestIds: ["r"],
+            queueState: Stream.empty,
+            result: Effect.suspend(() => this.onLoad(path, modelId)).pipe(Effect.as({ path }))
+          }
+        }),
+      info: unused(),
+      unload: Effect.sync(() => void this.requests.push(`unload ${modelId}`)),
+      failure: Deferred.await(failure),
+      fence: (why) =>
+        Effect.suspend(() => {
+          this.requests.push(`fence ${modelId}`)
+          return Deferred.succeed(failure, fail(new Fenced({ runId: modelId, why })))
+        })
+    }
+    this.clients.set(modelId, client)
+    return client
+  }
+  private readonly failures = new Map<string, Deferred.Deferred<TinkerError>>()
+
+  breakClient(modelId: string, error: TinkerError) {
+    const failure = this.failures.get(modelId)
+    return failure === undefined ? Effect.die(`no client ${modelId}`) : Deferred.succeed(failure, error)
+  }
+
+  get layer(): Layer.Layer<RestClient | ServiceClient> {
+    const rest = Layer.mock(RestClient, {
+      getTrainingRun: (id) =>
+        Effect.suspend(() => {
+          this.requests.push(`get ${id}`)
+          return this.onRead(id)
+        }).pipe(
+          Effect.andThen(this.find(id)),
+          Effect.map((run) => this.view(id, run))
+        ),
+      streamTrainingRuns: () =>
+        Stream.unwrap(
+          Effect.sync(() => {
+            this.requests.push("page")
+            return this.onList()
+          }).pipe(
+            Effect.flatten,
+            Effect.map(() => Stream.fromIterable([...this.runs].map(([id, run]) => this.view(id, run))))
+          )
+        ),
+      listCheckpoints: (id) =>
+        Effect.sync(() => void this.requests.push(`list ${id}`)).pipe(
+          Effect.andThen(this.find(id)),
+          Effect.map((run) => run.checkpoints)
+        ),
+      weightsInfo: (path) =>
+        Effect.sync(() => {
+          this.requests.push(`weightsInfo ${path}`)
+          return {
+            baseModel: "base",
+            isLora: true,
+            loraRank: Option.some(8),
+            trainMlp: Option.none(),
+            trainAttn: Option.none(),
+            trainUnembed: Option.none()
+          }
+        })
+    })
+    const service = Layer.unwrap(
+      Effect.map(RestClient, (rest) =>
+        Layer.mock(ServiceClient, {
+          rest,
+          createLoraTrainingClient: (options) =>
+            Effect.gen({ self: this }, function* () {
+              this.requests.push("create")
+              this.busy++
+              this.mostBusy = Math.max(this.mostBusy, this.busy)
+              yield* this.onCreate().pipe(Effect.ensuring(Effect.sync(() => this.busy--)))
+              const id = `new-${++this.made}`
+              Object.assign(this.addRun(id).metadata, options.userMetadata)
+              yield* Effect.addFinalizer(() => Effect.sync(() => void this.requests.push(`closed ${id}`)))
+              return this.client(id)
+            })
+        })
+      )
+    )
+    return Layer.provideMerge(service, rest)
+  }
+}

@@ -1,7 +1,7 @@
 import * as NodeHttp from "node:http"
 import * as NodeNet from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { Emulator, type EmulatorOptions, FaultPlan } from "../src/index.ts"
 import * as Api from "./api.ts"
@@ -182,16 +182,11 @@ describe("the control plane over HTTP", () => {
 describe("Emulator.serve", () => {
   it.live("tells its address and runs until it is interrupted", () =>
     Effect.gen(function* () {
-      let url = ""
+      const ready = yield* Deferred.make<string>()
       const fiber = yield* Effect.forkChild(
-        Emulator.serve({
-          onReady: (ready) =>
-            Effect.sync(() => {
-              url = ready
-            })
-        })
+        Emulator.serve({ onReady: (url) => Effect.asVoid(Deferred.succeed(ready, url)) })
       )
-      while (url === "") yield* Effect.sleep("5 millis")
+      const url = yield* Deferred.await(ready)
       const status = () =>
         Effect.callback<number>((resume) => {
           NodeHttp.get(`${url}/api/v1/healthz`, (response) => {

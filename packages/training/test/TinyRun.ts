@@ -28,16 +28,17 @@ export const data = (totalSteps: number, digest = "tiny-1") =>
 export interface TinyOptions extends Partial<Omit<Trainer.FineTuneOptions<never, never>, "data">> {
   readonly steps?: number
   readonly every?: number
+  readonly keepLast?: number
   readonly digest?: string
 }
 
 /** A run of `steps` steps that saves every `every`. */
-export const tiny = ({ digest, every = 5, steps = 12, ...options }: TinyOptions = {}) =>
+export const tiny = ({ digest, every = 5, keepLast = 10, steps = 12, ...options }: TinyOptions = {}) =>
   Trainer.fineTune({
     name: "tiny",
     model: { baseModel: "tiny/byte-lm-16", rank: 2 },
     learningRate: LearningRate.linear({ peak: 0.05, warmup: 2 }),
-    checkpoints: CheckpointPolicy.everySteps(every, { keepLast: 10 }),
+    checkpoints: CheckpointPolicy.everySteps(every, { keepLast }),
     ...options,
     data: data(steps, digest)
   })
@@ -63,4 +64,5 @@ export const finalState = Effect.fn(function* (trainingRunId: string) {
   }
 })
 
-export const memory = Journal.layerMemory
+/** A journal of its own wherever it is provided. */
+export const memory = Layer.fresh(Journal.layerMemory)

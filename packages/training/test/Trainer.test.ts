@@ -154,7 +154,7 @@ describe("Trainer", () => {
         [{ every: 0 }, "checkpoints"],
         [{ name: "../x" }, "run"]
       ] as const) {
-        const error = yield* Effect.flip(tiny({ checkpoints: undefined, ...options }))
+        const error = yield* Effect.flip(tiny(options))
         assert.strictEqual(error._tag === "TrainingError" ? error.reason._tag : error._tag, "InvalidOption", field)
       }
       const { control } = yield* Emulator
@@ -166,7 +166,7 @@ describe("Trainer", () => {
     Effect.gen(function* () {
       const journal = yield* Journal
       const { control } = yield* Emulator
-      yield* tiny({ steps: 20, every: 2, checkpoints: undefined })
+      yield* tiny({ steps: 20, every: 2, keepLast: 3 })
       const state = RunState.fold((yield* journal.read("tiny")).map(({ record }) => record))
       assert.isAbove(state.deleted.size, 0)
       for (const path of state.deleted) {

@@ -123,7 +123,8 @@ export const make = (handle: (request: ApiRequest) => Effect.Effect<Reply>): Htt
       Effect.flatMap((body) =>
         handle({
           method: request.method,
-          path: decodeURIComponent(url.pathname),
+          // Whatever service a client was told to talk to, it is this one: host and prefix do not count.
+          path: decodeURIComponent(url.pathname).replace(/^.*(?=\/api\/v1\/)/, ""),
           query: url.searchParams,
           header: (name) => request.headers[name],
           body

@@ -1,1 +1,2 @@
-export {}
+export * as ExitCode from "./ExitCode.ts"
+export * as Telemetry from "./Telemetry.ts"

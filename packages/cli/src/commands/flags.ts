@@ -1,0 +1,68 @@
+/** Flags that more than one command has, and checks that say what is wrong with a number. */
+import * as Flag from "effect/cli/Flag"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+
+/** Read from the arguments by `Output`; declared here so that it is documented and checked. */
+export const Format = GlobalFlag.Setting("format")({
+  flag: Flag.Literals("format", ["text", "table", "json"]).pipe(
+    Flag.withDescription("json: one JSON object per line on standard output (default: text)"),
+    Flag.optional
+  )
+})
+
+export const Json = GlobalFlag.Setting("json")({
+  flag: Flag.Boolean("json").pipe(Flag.withDescription("The same as --format json"), Flag.withDefault(false))
+})
+
+const whole = (name: string, least: number, most: number) =>
+  Flag.Int(name).pipe(
+    Flag.filter(
+      (n) => n >= least && n <= most,
+      (n) => `--${name} must be a whole number from ${least} to ${most}, but is ${n}`
+    )
+  )
+
+/** A whole number with a default. */
+export const count = (name: string, what: string, range: readonly [number, number], fallback: number) =>
+  whole(name, ...range).pipe(Flag.withDescription(`${what} (default: ${fallback})`), Flag.withDefault(fallback))
+
+/** A whole number that may be left out. */
+export const maybeCount = (name: string, what: string, range: readonly [number, number]) =>
+  whole(name, ...range).pipe(Flag.withDescription(what), Flag.optional)
+
+/** A number above 0 that may be left out. */
+export const positive = (name: string, what: string, most: number) =>
+  Flag.Finite(name).pipe(
+    Flag.filter(
+      (n) => n > 0 && n <= most,
+      (n) => `--${name} must be a number above 0 and at most ${most}, but is ${n}`
+    ),
+    Flag.withDescription(what),
+    Flag.optional
+  )
+
+export const duration = (name: string, what: string) =>
+  Flag.String(name).pipe(Flag.withSchema(Schema.DurationFromString), Flag.withDescription(what), Flag.optional)
+
+export const journal = Flag.String("journal").pipe(
+  Flag.withDescription("Folder of the journals (default: ./runs)"),
+  Flag.withDefault("./runs")
+)
+
+const isUrl = (text: string) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)
+
+export const emulatorUrl = Flag.String("emulator-url").pipe(
+  Flag.filter(isUrl, (text) => `--emulator-url must be a URL such as http://127.0.0.1:8080, but is ${text}`),
+  Flag.map((text) => text.replace(/\/+$/, "")),
+  Flag.withDescription("Talk to the emulator of another process"),
+  Flag.optional
+)
+
+export const inject = Flag.String("inject").pipe(
+  Flag.withDescription("Faults of the emulator, such as corrupt@12,lose:optim_step@3"),
+  Flag.optional
+)
+
+export const orUndefined = Option.getOrUndefined

@@ -1,0 +1,54 @@
+/** What a restore would do, for a person and for a program. */
+import * as Option from "effect/Option"
+import type { Candidate } from "@tinkex/training/CheckpointSelector"
+import type { Plan } from "@tinkex/training/Restore"
+
+const step = (candidate: Candidate) =>
+  Option.match(candidate.step, { onNone: () => "step unknown", onSome: (step) => `step ${step}` })
+
+const standing = (candidate: Candidate) =>
+  candidate.proven ? "loaded before" : candidate.verified ? "verified" : "unverified"
+
+const line = (candidate: Candidate) => `${candidate.path}  (${step(candidate)}, ${standing(candidate)})`
+
+/** For a person. */
+export const lines = (plan: Plan): ReadonlyArray<string> => [
+  `run          ${plan.run}`,
+  ...Option.toArray(plan.trainingRunId).map((id) => `replaces     ${id}`),
+  ...Option.toArray(plan.incident).map((id) => `incident     ${id}`),
+  `committed    ${plan.committed} steps`,
+  `chosen       ${Option.match(plan.chosen, {
+    onNone: () => (plan.fromBase ? "none: it would begin again from the base model" : "none: nothing can be restored"),
+    onSome: line
+  })}`,
+  ...plan.fallbacks.map((candidate) => `fallback     ${line(candidate)}`),
+  ...plan.rejected.map(({ candidate, reason }) => `rejected     ${line(candidate)}: ${reason}`),
+  `replayed     ${Option.match(plan.replay, {
+    onNone: () => "unknown, since the step of the checkpoint is",
+    onSome: ({ from, to }) => (to > from ? `steps ${from} to ${to - 1} (${to - from})` : "nothing")
+  })}`,
+  "Nothing was written."
+]
+
+const candidate = (each: Candidate) => ({
+  path: each.path,
+  step: Option.getOrNull(each.step),
+  verified: each.verified,
+  proven: each.proven,
+  sizeBytes: Option.getOrNull(each.sizeBytes),
+  source: each.source
+})
+
+/** For a program. */
+export const json = (plan: Plan) => ({
+  schemaVersion: 1,
+  run: plan.run,
+  trainingRunId: Option.getOrNull(plan.trainingRunId),
+  incident: Option.getOrNull(plan.incident),
+  committed: plan.committed,
+  chosen: Option.getOrNull(Option.map(plan.chosen, candidate)),
+  fromBase: plan.fromBase,
+  fallbacks: plan.fallbacks.map(candidate),
+  rejected: plan.rejected.map((each) => ({ ...candidate(each.candidate), reason: each.reason })),
+  replay: Option.getOrNull(plan.replay)
+})

@@ -8,6 +8,7 @@ import * as Layer from "effect/Layer"
 import * as PlatformError from "effect/PlatformError"
 import * as Scope from "effect/Scope"
 import { TestClock } from "effect/testing"
+import { readdirSync } from "node:fs"
 import { Journal, type JournalError } from "../src/Journal.ts"
 import type { JournalRecord, Stamped } from "../src/JournalRecord.ts"
 import { attempt, commit, header, history, step } from "./fixtures.ts"
@@ -387,7 +388,9 @@ describe("Journal on disk", () => {
       return onDisk(
         () =>
           Effect.gen(function* () {
-            const open = yield* (yield* Journal).open("run")
+            const journal = yield* Journal
+            const scope = yield* Scope.make()
+            const open = yield* journal.open("run").pipe(Scope.provide(scope))
             broken = true
             const exits = yield* Effect.forEach([1, 2, 3], (n) => Effect.flip(open.append(attempt(n))), {
               concurrency: "unbounded"
@@ -402,6 +405,9 @@ describe("Journal on disk", () => {
             }
             assert.include(later.message, "no space left")
             assert.strictEqual(calls, 1)
+            yield* Scope.close(scope, Exit.void)
+            const written = withoutEpochs(yield* journal.read("run"))
+            assert.deepStrictEqual(written, operation === "sync" ? [attempt(1)] : [], "nothing after the failure")
           }),
         (fs) =>
           watched(fs, (file) => ({
@@ -438,6 +444,18 @@ describe("Journal on disk", () => {
         yield* fs.copy(`${directory}/run`, `${directory}/copy`)
         assert.isFalse((yield* Effect.scoped(journal.open("copy"))).formerOwnerDead)
         assert.isTrue((yield* Effect.scoped(journal.open("run"))).formerOwnerDead)
+      })
+    )
+  )
+
+  it.effect.skipIf(process.platform !== "linux")("keeps no file open for a refused try", () =>
+    onDisk(() =>
+      Effect.gen(function* () {
+        const journal = yield* Journal
+        yield* journal.open("run")
+        const before = readdirSync("/proc/self/fd").length
+        for (let i = 0; i < 50; i++) yield* Effect.flip(Effect.scoped(journal.open("run")))
+        assert.isBelow(readdirSync("/proc/self/fd").length, before + 25)
       })
     )
   )

@@ -4,21 +4,26 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
+import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { Journal } from "../src/Journal.ts"
 
-const program = fileURLToPath(new URL("programs/holdRun.ts", import.meta.url))
+const holdRun = fileURLToPath(new URL("programs/holdRun.ts", import.meta.url))
+const contend = fileURLToPath(new URL("programs/contend.ts", import.meta.url))
 
-/** A process that tries to hold the run; its first line says how that went. Killed when the test ends. */
-const contender = (directory: string) =>
+/** A process of our own, killed when the test ends. */
+const spawned = (program: string, ...args: ReadonlyArray<string>) =>
   Effect.acquireRelease(
     Effect.sync(() =>
-      spawn(process.execPath, ["--conditions=@tinkex/source", program, directory, "run"], {
+      spawn(process.execPath, ["--conditions=@tinkex/source", program, ...args], {
         stdio: ["ignore", "pipe", "inherit"]
       })
     ),
     kill
   )
+
+/** Tries to hold the run; its first line says how that went. */
+const contender = (directory: string) => spawned(holdRun, directory, "run")
 
 const firstLine = (child: ChildProcess) =>
   Effect.promise(async () => {
@@ -84,5 +89,28 @@ describe("the lease, between processes", () => {
         )
       ),
     120_000
+  )
+
+  it.live(
+    "goes to exactly one of several that try at the same instant, never to none (J3)",
+    () =>
+      inDirectory((directory) =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const rounds = 400
+            const start = Date.now() + 2000
+            const rivals = yield* Effect.forEach(Array.from({ length: availableParallelism() }), () =>
+              spawned(contend, directory, String(start), String(rounds), "2")
+            )
+            const lines = yield* Effect.forEach(rivals, firstLine, { concurrency: "unbounded" })
+            const won = lines.flatMap((line) => (line === "" ? [] : line.split(" ").map(Number)))
+            assert.deepStrictEqual(
+              won.toSorted((a, b) => a - b),
+              Array.from({ length: rounds }, (_, round) => round)
+            )
+          })
+        )
+      ),
+    60_000
   )
 })

@@ -1,27 +1,53 @@
-import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { Time } from "./Time.ts"
+import { decodingTimes } from "./internal/decodingTimes.ts"
+import * as Time from "./Time.ts"
+import * as Json from "./wire/Json.ts"
 
-const option = <S extends Schema.Top>(schema: S) => Schema.OptionFromOptionalNullOr(schema)
-
-/** A saved state of a training run, as the service lists it. Its type is `training` where it holds the optimizer too. */
-export const Checkpoint = Schema.Struct({
-  /** `weights/<name>` or `sampler_weights/<name>` */
-  checkpointId: Schema.String,
-  checkpointType: Schema.Literals(["training", "sampler"]),
-  time: Time,
-  tinkerPath: Schema.String,
-  sizeBytes: option(Schema.Int),
-  public: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
-  /** Absent: never. */
-  expiresAt: option(Time)
-}).pipe(
-  Schema.encodeKeys({
-    checkpointId: "checkpoint_id",
-    checkpointType: "checkpoint_type",
-    tinkerPath: "tinker_path",
-    sizeBytes: "size_bytes",
-    expiresAt: "expires_at"
+const Model = Schema.toType(
+  Schema.Struct({
+    /** `weights/<name>` or `sampler_weights/<name>`. */
+    checkpointId: Schema.String,
+    checkpointType: Schema.Literals(["training", "sampler"]),
+    time: Time.Time,
+    /** `tinker://<training run>/<checkpoint id>`. */
+    tinkerPath: Schema.String,
+    sizeBytes: Schema.Option(Schema.Int),
+    /** Whether other accounts can read it. */
+    public: Schema.Boolean,
+    /** None: never. */
+    expiresAt: Schema.Option(Time.Time)
   })
 )
-export type Checkpoint = typeof Checkpoint.Type
+
+/** A saved state of a training run, as the service lists it. Its type is `training` where it holds the optimizer too. */
+export type Checkpoint = typeof Model.Type
+
+type Wire = typeof Json.Checkpoint.Type
+
+/** @internal */
+export const fromWire = (wire: Wire, readTime: (raw: unknown) => Time.Time): Checkpoint => ({
+  checkpointId: wire.checkpoint_id,
+  checkpointType: wire.checkpoint_type,
+  time: readTime(wire.time),
+  tinkerPath: wire.tinker_path,
+  sizeBytes: Option.fromNullishOr(wire.size_bytes),
+  public: wire.public,
+  expiresAt: Option.map(Option.fromNullishOr(wire.expires_at), readTime)
+})
+
+/** @internal */
+export const toWire = (checkpoint: Checkpoint): Wire => ({
+  checkpoint_id: checkpoint.checkpointId,
+  checkpoint_type: checkpoint.checkpointType,
+  time: Time.toWire(checkpoint.time),
+  tinker_path: checkpoint.tinkerPath,
+  ...(Option.isSome(checkpoint.sizeBytes) ? { size_bytes: checkpoint.sizeBytes.value } : {}),
+  public: checkpoint.public,
+  ...(Option.isSome(checkpoint.expiresAt) ? { expires_at: Time.toWire(checkpoint.expiresAt.value) } : {})
+})
+
+/** Codec between the service's JSON and `Checkpoint`. The renaming is by hand: lists of 100,000 runs are read with it. */
+export const Checkpoint: Schema.Codec<Checkpoint, typeof Json.Checkpoint.Encoded> = Json.Checkpoint.pipe(
+  Schema.decodeTo(Model, decodingTimes(fromWire, toWire))
+)

@@ -1,7 +1,7 @@
 /**
- * Times as the service writes them: ISO 8601 text, now and then without a zone, which is then UTC. A text that is no time
- * decodes to `UnparsedTime` with a warning instead of an error, so that a bad timestamp never hides the `corrupted` flag beside
- * it. Encoding gives the original text back.
+ * Times as the service writes them: ISO 8601 text, now and then without a zone, which is then UTC. What is no such text reads as
+ * `UnparsedTime` with a warning instead of an error, so that a bad timestamp never hides the `corrupted` flag beside it.
+ * Writing gives the original back, to the letter.
  */
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
@@ -9,44 +9,67 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as SchemaGetter from "effect/SchemaGetter"
 
-/** A text that should have been a time. */
-export class UnparsedTime extends Schema.Class<UnparsedTime>("UnparsedTime")({ raw: Schema.String }) {}
+/** What the service sent where a time should be; `null` where it sent nothing. */
+export class UnparsedTime extends Schema.Class<UnparsedTime>("UnparsedTime")({ raw: Schema.Json }) {}
 
-/** A time, or the text that should have been one. */
+/** A time, or what should have been one. */
 export type Time = DateTime.Utc | UnparsedTime
 
-// A value remembers the text it was read from: services write fractions and zones in more than one way.
+// Only for texts that `text` would write in another way: fractions of six digits, offsets, no zone.
 const originals = new WeakMap<DateTime.Utc, string>()
 
-const zoned = /(?:[zZ]|[+-]\d{2}:?\d{2})$/
-const dated = /^\d{4}-\d{2}-\d{2}/
+const iso = /^(\d{4})-(\d\d)-(\d\d)(?:[T ]((?:[01]\d|2[0-3]):\d\d(?::\d\d(?:\.\d+)?)?) ?(Z|[+-]\d\d(?::?\d\d)?)?)?$/i
+
+const offset = (zone: string | undefined): string =>
+  zone === undefined || zone === "z" ? "Z" : zone.length === 3 ? `${zone}:00` : zone
+
+/** JavaScript reads the 30th of February as the 2nd of March. */
+const isDay = (year: string, month: string, day: string): boolean =>
+  Number(day) <= 28 || new Date(Date.UTC(Number(year), Number(month) - 1, Number(day))).getUTCDate() === Number(day)
 
 /** Reads a time; none for a text that is none. */
 export const parse = (raw: string): Option.Option<DateTime.Utc> => {
-  if (!dated.test(raw)) return Option.none()
-  const text = raw.length > 10 && !zoned.test(raw) ? `${raw.replace(" ", "T")}Z` : raw.replace(" ", "T")
-  const millis = Date.parse(text)
-  if (Number.isNaN(millis)) return Option.none()
+  const parts = iso.exec(raw)
+  if (parts === null) return Option.none()
+  // The groups of the date always match.
+  const [, year = "", month = "", day = "", clock = "00:00", zone] = parts
+  const millis = Date.parse(`${year}-${month}-${day}T${clock}${offset(zone)}`)
+  if (Number.isNaN(millis) || !isDay(year, month, day)) return Option.none()
   const time = DateTime.makeUnsafe(millis)
-  originals.set(time, raw)
+  const plain = raw.length === 20 && raw[10] === "T" && raw[19] === "Z"
+  if (!plain) originals.set(time, raw)
   return Option.some(time)
 }
 
-/** Codec between the text on the wire and `Time`. */
-export const Time: Schema.Codec<Time, string> = Schema.String.pipe(
-  Schema.decodeTo(Schema.toType(Schema.Union([Schema.DateTimeUtc, UnparsedTime])), {
-    decode: SchemaGetter.transformEffect((raw: string) =>
-      Option.match(parse(raw), {
-        onSome: (time): Effect.Effect<Time> => Effect.succeed(time),
-        onNone: () =>
-          Effect.logWarning(`The service sent "${raw.slice(0, 80)}" for a time; it is kept as text.`).pipe(
-            Effect.as(new UnparsedTime({ raw }))
-          )
-      })
-    ),
-    encode: SchemaGetter.transform((time: Time) =>
-      time instanceof UnparsedTime ? time.raw : (originals.get(time) ?? DateTime.formatIso(time))
-    )
+/** What a time was read from, or its ISO text, without a fraction where there is none. */
+const text = (time: DateTime.Utc): string => originals.get(time) ?? DateTime.formatIso(time).replace(".000Z", "Z")
+
+const isJson = Schema.is(Schema.Json)
+
+/** Reads anything; never fails. */
+export const fromWire = (raw: unknown): Time => {
+  if (typeof raw === "string") return Option.getOrElse(parse(raw), () => new UnparsedTime({ raw }))
+  return new UnparsedTime({ raw: isJson(raw) ? raw : null })
+}
+
+export const toWire = (time: Time): Schema.Json => (time instanceof UnparsedTime ? time.raw : text(time))
+
+/** The warning that goes with values that are no times. */
+export const warnUnparsed = (raw: ReadonlyArray<Schema.Json>): Effect.Effect<void> =>
+  Effect.logWarning(
+    `The service sent ${raw.map((value) => JSON.stringify(value).slice(0, 80)).join(", ")} for a time; it is kept as it is.`
+  )
+
+const isTime = Schema.Union([Schema.DateTimeUtc, UnparsedTime]).pipe(Schema.toType)
+
+/** Codec between what is on the wire and `Time`. */
+export const Time: Schema.Codec<Time, unknown> = Schema.Unknown.pipe(
+  Schema.decodeTo(isTime, {
+    decode: SchemaGetter.transformEffect((raw: unknown): Effect.Effect<Time> => {
+      const time = fromWire(raw)
+      return time instanceof UnparsedTime ? Effect.as(warnUnparsed([time.raw]), time) : Effect.succeed(time)
+    }),
+    encode: SchemaGetter.transform(toWire)
   })
 )
 

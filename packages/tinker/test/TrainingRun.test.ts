@@ -81,4 +81,45 @@ describe("TrainingRun", () => {
       assert.deepStrictEqual<unknown>(yield* encode(yield* decode(whole)), whole)
     })
   )
+
+  it.effect("does not let a timestamp that is missing or no text hide the flag", () =>
+    Effect.gen(function* () {
+      for (const last_request_time of [undefined, null, 1785585600, {}]) {
+        const { last_request_time: _, ...others } = wire({ corrupted: true })
+        const run = yield* decode(last_request_time === undefined ? others : { ...others, last_request_time })
+        assert.isTrue(run.corrupted)
+        assert.deepStrictEqual(run.lastRequestTime, new UnparsedTime({ raw: last_request_time ?? null }))
+      }
+      const checkpoint = {
+        checkpoint_id: "weights/1",
+        checkpoint_type: "training",
+        tinker_path: "tinker://r/weights/1",
+        public: null,
+        size_bytes: null,
+        expires_at: "never"
+      }
+      const run = yield* decode(wire({ corrupted: true, last_checkpoint: checkpoint }))
+      assert.isTrue(run.corrupted)
+      const last = Option.getOrThrow(run.lastCheckpoint)
+      assert.deepStrictEqual(last.time, new UnparsedTime({ raw: null }))
+      assert.deepStrictEqual(last.expiresAt, Option.some(new UnparsedTime({ raw: "never" })))
+      assert.isFalse(last.public)
+    })
+  )
+
+  it.effect.prop("reads what it wrote", [Schema.toType(TrainingRun.TrainingRun)], ([run]) =>
+    Effect.gen(function* () {
+      const text = JSON.stringify(yield* encode(run))
+      const read = yield* decode(JSON.parse(text))
+      assert.strictEqual(JSON.stringify(yield* encode(read)), text)
+      assert.strictEqual(read.corrupted, run.corrupted)
+      assert.deepStrictEqual(read.userMetadata, run.userMetadata)
+      for (const key of ["lastCheckpoint", "lastSamplerCheckpoint"] as const) {
+        assert.deepStrictEqual(
+          Option.map(read[key], ({ checkpointId, tinkerPath }) => [checkpointId, tinkerPath]),
+          Option.map(run[key], ({ checkpointId, tinkerPath }) => [checkpointId, tinkerPath])
+        )
+      }
+    })
+  )
 })

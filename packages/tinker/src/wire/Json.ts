@@ -5,15 +5,31 @@
  * Source: the request and response types of the official client 0.25.
  */
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import * as SchemaGetter from "effect/SchemaGetter"
 
 const optional = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
-const orElse = <S extends Schema.Top & { readonly DecodingServices: never }>(schema: S, value: S["Encoded"]) =>
-  schema.pipe(Schema.withDecodingDefaultKey(Effect.succeed(value)))
+/** A value that stands in where the field is absent or null. */
+const orElse = <S extends Schema.Schema<unknown> & Schema.Codec<S["Type"], S["Type"]>>(schema: S, value: S["Type"]) =>
+  optional(schema).pipe(
+    Schema.decodeTo(Schema.toType(schema), {
+      decode: SchemaGetter.transformOptional((found) =>
+        Option.some(Option.getOrElse(Option.filter(found, Predicate.isNotNullish), () => value))
+      ),
+      encode: SchemaGetter.passthrough({ strict: false })
+    })
+  )
 
 /** A whole number from 0 on: ids in a sequence, counts, sizes. */
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
+/**
+ * ISO 8601 text. Reading lets anything through, or nothing: a bad timestamp must not hide the fields beside it.
+ */
+const Timestamp = Schema.optionalKey(Schema.Unknown)
 
 const Metadata = Schema.Record(Schema.String, Schema.String)
 
@@ -171,11 +187,11 @@ export const RequestFailed = Schema.Struct({ error: Schema.String, category: opt
 export const Checkpoint = Schema.Struct({
   checkpoint_id: Schema.String,
   checkpoint_type: Schema.Literals(["training", "sampler"]),
-  time: Schema.String,
+  time: Timestamp,
   tinker_path: Schema.String,
   size_bytes: optional(Count),
   public: orElse(Schema.Boolean, false),
-  expires_at: optional(Schema.String)
+  expires_at: Timestamp
 })
 
 export const TrainingRun = Schema.Struct({
@@ -183,9 +199,10 @@ export const TrainingRun = Schema.Struct({
   base_model: Schema.String,
   model_owner: Schema.String,
   is_lora: Schema.Boolean,
-  corrupted: orElse(Schema.Boolean, false),
+  /** Absent is false; null, like anything else that is no boolean, must not pass for healthy. */
+  corrupted: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
   lora_rank: optional(Schema.Int),
-  last_request_time: Schema.String,
+  last_request_time: Timestamp,
   last_checkpoint: optional(Checkpoint),
   last_sampler_checkpoint: optional(Checkpoint),
   user_metadata: optional(Metadata)

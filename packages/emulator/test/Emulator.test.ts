@@ -339,6 +339,21 @@ describe("checkpoints", () => {
     }).pipe(Api.provided())
   )
 
+  it.effect("a load is the first in its sequence, also where what follows it arrives before it", () =>
+    Effect.gen(function* () {
+      const { control } = yield* Emulator
+      const session = yield* Api.createSession
+      const model = yield* Api.createModel(session)
+      const seq = yield* Api.train(model, 1, 0, 1)
+      const path = (yield* Api.settle(Api.saveWeights(model, seq, "a"))).path ?? ""
+      const copy = yield* Api.createModel(session, 1)
+      const early = yield* Api.forwardBackward(copy, 2, second, { forwardOnly: true })
+      assert.isUndefined((yield* Api.settle(Api.loadWeights(copy, 1, path))).error)
+      assert.isUndefined((yield* Api.poll(early.body.request_id)).body.error)
+      assert.strictEqual(yield* control.stateHash(copy), yield* control.stateHash(model))
+    }).pipe(Api.provided())
+  )
+
   it.effect("a load makes a model of its own where a session and a number are given", () =>
     Effect.gen(function* () {
       const { control } = yield* Emulator
@@ -366,6 +381,9 @@ describe("checkpoints", () => {
       assert.include(late.body.detail, `not permitted with seq_id ${seq + 1}`)
       // The refused number is spent; the model goes on behind it.
       assert.isUndefined((yield* Api.settle(Api.optimStep(model, seq + 2))).error)
+
+      const gap = yield* Api.createModel(session, 4)
+      assert.strictEqual((yield* Api.loadWeights(gap, 2, path)).status, 400)
 
       const other = yield* Api.createModel(session, 1, { lora_config: { rank: 8 } })
       const misfit = yield* Api.loadWeights(other, 1, path)

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { fromTokens } from "@tinkex/tinker/wire/Datum"
 import { Effect } from "effect"
 import { Emulator } from "../src/index.ts"
 import * as Api from "./api.ts"
@@ -81,11 +82,30 @@ describe("EM1: order", () => {
     }).pipe(Api.provided())
   )
 
+  it.effect("the digest of a step covers the gradients it applied, and nothing else", () =>
+    Effect.gen(function* () {
+      const { control } = yield* Emulator
+      const model = yield* Api.newModel
+      yield* Api.settle(Api.forwardBackward(model, 1, first))
+      yield* Api.settle(Api.optimStep(model, 2))
+      yield* Api.settle(Api.forwardBackward(model, 3, second, { forwardOnly: true }))
+      yield* Api.settle(Api.optimStep(model, 4))
+      yield* Api.settle(Api.forwardBackward(model, 5, first))
+      yield* Api.settle(Api.optimStep(model, 6))
+      const [once, none, again] = yield* control.ledger(model)
+      assert.strictEqual(again?.digest, once?.digest)
+      assert.notStrictEqual(none?.digest, once?.digest)
+      assert.deepStrictEqual([once?.datums, none?.datums, again?.datums], [2, 0, 2])
+    }).pipe(Api.provided())
+  )
+
   it.effect("a submission that was refused holds up nothing", () =>
     Effect.gen(function* () {
       const model = yield* Api.newModel
       yield* Api.settle(Api.forwardBackward(model, 1, first))
       const behind = yield* Api.optimStep(model, 3)
+      // By now the emulator has seen that number 2 is missing.
+      for (let i = 0; i < 10; i++) yield* Effect.yieldNow
       assert.strictEqual((yield* Api.forwardBackward(model, 2, [])).status, 400)
       assert.isUndefined((yield* Api.poll(behind.body.request_id)).body.error)
     }).pipe(Api.provided())
@@ -133,6 +153,15 @@ describe("EM1: duplicates", () => {
       const sent = yield* Api.optimStep(model, 1, { learning_rate: 0.1, beta1: 0.9 })
       const again = yield* Api.optimStep(model, 1, { beta1: 0.9, learning_rate: 0.1 })
       assert.strictEqual(again.body.request_id, sent.body.request_id)
+      const session = yield* Api.createSession
+      const labels = [
+        { a: "1", b: "2" },
+        { b: "2", a: "1" }
+      ]
+      const created = yield* Effect.forEach(labels, (user_metadata) =>
+        Api.post("create_model", Api.modelBody(session, 0, { user_metadata }))
+      )
+      assert.strictEqual(created[1]?.body.request_id, created[0]?.body.request_id)
     }).pipe(Api.provided())
   )
 
@@ -142,8 +171,11 @@ describe("EM1: duplicates", () => {
       const model = yield* Api.newModel
       yield* Api.settle(Api.forwardBackward(model, 1, first))
       const hash = yield* control.stateHash(model)
+      // The same targets behind other inputs.
+      const altered = first.map((datum) => ({ ...datum, modelInput: fromTokens([1, 2, 3]) }))
       for (const conflict of [
         yield* Api.forwardBackward(model, 1, second),
+        yield* Api.forwardBackward(model, 1, altered),
         yield* Api.forwardBackward(model, 1, first, { forwardOnly: true }),
         yield* Api.optimStep(model, 1)
       ]) {
@@ -152,6 +184,27 @@ describe("EM1: duplicates", () => {
         assert.strictEqual(conflict.headers["x-should-retry"], "false")
       }
       assert.strictEqual(yield* control.stateHash(model), hash)
+    }).pipe(Api.provided())
+  )
+
+  it.effect("a load that was accepted is known again, although its checkpoint is gone", () =>
+    Effect.gen(function* () {
+      const session = yield* Api.createSession
+      const model = yield* Api.createModel(session)
+      const path = (yield* Api.settle(Api.saveWeights(model, 1, "a"))).path ?? ""
+      yield* Api.createModel(session, 1)
+      const asNew = Api.post("load_weights", { session_id: session, model_seq_id: 2, path, optimizer: true })
+      const into = Api.loadWeights(`${session}:train:1`, 1, path)
+      const sent = [yield* asNew, yield* into]
+      for (const { body } of sent) assert.isUndefined((yield* Api.poll(body.request_id)).body.error)
+      yield* Api.request("DELETE", `/api/v1/training_runs/${model}/checkpoints/weights/a`)
+      const again = [yield* asNew, yield* into]
+      assert.deepStrictEqual(
+        again.map(({ body }) => body),
+        sent.map(({ body }) => body)
+      )
+      const other = Api.post("load_weights", { session_id: session, model_seq_id: 2, path, optimizer: false })
+      assert.strictEqual((yield* other).status, 409)
     }).pipe(Api.provided())
   )
 

@@ -41,11 +41,7 @@ const RunRecord = Schema.Struct({
   checkpoints: Schema.Array(CheckpointRecord)
 })
 
-export interface Run extends Omit<
-  typeof RunRecord.Type,
-  "lastRequestAt" | "corrupted" | "ledger" | "checkpoints" | "seed"
-> {
-  seed: number
+export interface Run extends Omit<typeof RunRecord.Type, "lastRequestAt" | "corrupted" | "ledger" | "checkpoints"> {
   lastRequestAt: number
   corrupted: boolean
   ledger: Array<LedgerEntry>

@@ -23,11 +23,11 @@ export const inMemory = (): CheckpointFiles => {
     create: (group, files) =>
       Effect.sync(() => {
         if (groups.has(group)) return false
-        groups.set(group, new Map(files.map(([name, bytes]) => [name, bytes.slice()])))
+        groups.set(group, new Map(files))
         return true
       }),
     read: (group, file) => Effect.sync(() => Option.fromNullishOr(groups.get(group)?.get(file)?.slice())),
-    replace: (group, file, bytes) => Effect.sync(() => void groups.get(group)?.set(file, bytes.slice())),
+    replace: (group, file, bytes) => Effect.sync(() => void groups.get(group)?.set(file, bytes)),
     exists: (group) => Effect.sync(() => groups.has(group)),
     remove: (group) => Effect.sync(() => void groups.delete(group)),
     groups: Effect.sync(() => Array.from(groups.keys()))

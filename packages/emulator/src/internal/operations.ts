@@ -8,11 +8,12 @@ import * as Compute from "./compute.ts"
 import { type AdamParams, failed, type OperationFailed, type Pass, type Trainee } from "./compute.ts"
 import * as Digest from "./digest.ts"
 import type { Result } from "./futures.ts"
-import { corrupted, type Model, notLoaded, type World } from "./world.ts"
-
-type Work = (model: Model, seqId: number) => Effect.Effect<Result, OperationFailed>
+import { corrupted, type Model, notLoaded, type Work, type World } from "./world.ts"
 
 const body = (value: Readonly<Record<string, unknown>>): Result => ({ _tag: "Json", body: value })
+
+/** Stands for the work of an operation that was accepted before: it is never done again. */
+export const settled: Work = () => Effect.die("an operation was executed twice")
 
 const trainee = (model: Model): Effect.Effect<Trainee, OperationFailed> =>
   model.trainee === undefined
@@ -187,7 +188,6 @@ export const loadWeights =
         const stored = yield* Effect.mapError(world.store.load(storeId(source.id, name)), storageTrouble)
         model.trainee = yield* Compute.restore(stored.snapshot, { optimizer: options.optimizer })
       }
-      model.run.seed = model.trainee.config.seed
       model.run.ledger = source.ledger.slice(0, record.steps)
       if (record.damage === "poisonedOnLoad") yield* world.poison(model)
       else yield* world.persist(model.run)

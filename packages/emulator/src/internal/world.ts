@@ -30,13 +30,16 @@ export interface Session {
   readonly models: Map<number, Model>
 }
 
+/** What an operation does when its turn comes. */
+export type Work = (model: Model, seqId: number) => Effect.Effect<Result, OperationFailed>
+
 export interface Op {
   readonly operation: FaultPlan.Operation
   readonly seqId: number
   readonly future: Future
   readonly faults: OperationFaults
   /** Taken away once it has run: a batch need not outlive its turn. */
-  work: ((model: Model, seqId: number) => Effect.Effect<Result, OperationFailed>) | undefined
+  work: Work | undefined
 }
 
 export interface Model {
@@ -49,8 +52,6 @@ export interface Model {
   gradients: Array<Uint8Array>
   datums: number
   running: boolean
-  /** An operation besides its creation has been accepted. */
-  used: boolean
   unloaded: boolean
   lastUsed: number
 }
@@ -163,7 +164,6 @@ export class World {
       gradients: [],
       datums: 0,
       running: false,
-      used: false,
       unloaded: false,
       lastUsed: this.now()
     }
@@ -220,7 +220,7 @@ export class World {
       readonly operation: FaultPlan.Operation
       readonly seqId: number
       readonly digest: string
-      readonly work: NonNullable<Op["work"]>
+      readonly work: Work
     }
   ): Effect.Effect<Reply, Refused> {
     return Effect.suspend(() => {
@@ -238,7 +238,6 @@ export class World {
       const future = this.futures.create(operation, model.id, seqId)
       const op: Op = { operation, seqId, future, faults, work }
       model.sequence.claim(seqId, digest, op)
-      model.used ||= seqId > 0
       model.lastUsed = this.now()
       model.run.lastRequestAt = model.lastUsed
       const reply = submitted(future, audit, faults.lose)

@@ -5,7 +5,7 @@ import * as LanguageModel from "../../LanguageModel.ts"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
 import { type ApiRequest, ok, refused, type Refused, type Reply } from "../reply.ts"
-import type { Model, Session, World } from "../world.ts"
+import type { Model, Session, Work, World } from "../world.ts"
 import { jsonBody } from "./body.ts"
 
 export type Handler = (
@@ -99,28 +99,27 @@ export const beginModel = (
     readonly modelSeqId: number
     readonly digest: string
     readonly operation: "create_model" | "load_weights"
-    readonly run: Effect.Effect<NewRun, Refused>
-    readonly work: (model: Model, seqId: number) => ReturnType<ReturnType<typeof Operations.createModel>>
+    /** Judged only for a number that is new. */
+    readonly begin: Effect.Effect<{ readonly run: NewRun; readonly work: Work }, Refused>
   }
 ): Effect.Effect<Reply, Refused> => {
-  const { digest, modelSeqId, operation, session, work } = options
-  const submit = (model: Model) => world.submit(model, { operation, seqId: 0, digest, work })
+  const { begin, digest, modelSeqId, operation, session } = options
+  const submit = (model: Model, work: Work) => world.submit(model, { operation, seqId: 0, digest, work })
   const existing = session.models.get(modelSeqId)
-  if (existing !== undefined) return submit(existing)
-  return Effect.flatMap(options.run, (run) => {
+  if (existing !== undefined) return submit(existing, Operations.settled)
+  return Effect.flatMap(begin, ({ run, work }) => {
     const now = world.now()
-    return submit(
-      world.addModel(session, modelSeqId, {
-        ...run,
-        id: `${session.id}:train:${modelSeqId}`,
-        projectId: session.projectId,
-        createdAt: now,
-        lastRequestAt: now,
-        corrupted: false,
-        ledger: [],
-        checkpoints: []
-      })
-    )
+    const model = world.addModel(session, modelSeqId, {
+      ...run,
+      id: `${session.id}:train:${modelSeqId}`,
+      projectId: session.projectId,
+      createdAt: now,
+      lastRequestAt: now,
+      corrupted: false,
+      ledger: [],
+      checkpoints: []
+    })
+    return submit(model, work)
   })
 }
 
@@ -129,7 +128,7 @@ export const createModel: Handler = (world, request) =>
   Effect.flatMap(readCreateModel(request), (body) =>
     Effect.flatMap(world.session(body.session_id), (session) => {
       const { rank, seed, train_attn, train_mlp, train_unembed } = body.lora_config
-      const run = Effect.gen(function* () {
+      const begin = Effect.gen(function* () {
         yield* checkBaseModel(world, body.base_model)
         if (rank < 1 || rank > LanguageModel.maxRank) {
           return yield* Effect.fail(refused(400, `lora_config.rank must be from 1 to ${LanguageModel.maxRank}`))
@@ -137,7 +136,7 @@ export const createModel: Handler = (world, request) =>
         if (!train_attn && !train_mlp && !train_unembed) {
           return yield* Effect.fail(refused(400, "at least one of train_attn, train_mlp, train_unembed must be true"))
         }
-        return {
+        const run: NewRun = {
           baseModel: body.base_model,
           rank,
           seed: seed ?? world.settings.seed,
@@ -146,14 +145,14 @@ export const createModel: Handler = (world, request) =>
           trainUnembed: train_unembed,
           userMetadata: body.user_metadata ?? null
         }
+        return { run, work: Operations.createModel(world) }
       })
       return beginModel(world, {
         session,
         modelSeqId: body.model_seq_id,
         digest: Digest.ofJson({ ...body, type: "create_model" }),
         operation: "create_model",
-        run,
-        work: Operations.createModel(world)
+        begin
       })
     })
   )

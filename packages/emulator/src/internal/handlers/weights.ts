@@ -7,7 +7,7 @@ import type { CheckpointRecord, Run } from "../catalog.ts"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
 import { ok, refused, type Refused, type Reply } from "../reply.ts"
-import type { Model, Session, World } from "../world.ts"
+import type { Model, Session, Work, World } from "../world.ts"
 import { jsonBody, queryInt } from "./body.ts"
 import { beginModel, type Handler } from "./session.ts"
 import { reservedSeqId } from "./training.ts"
@@ -94,13 +94,14 @@ const loadInto = (
     const { digest, model, optimizer, path, seqId } = options
     const refuse = (status: number, detail: string) =>
       world.refuse(model, seqId, refused(status, detail, { modelId: model.id, seqId }))
-    if (model.sequence.find(seqId, digest)._tag === "Accepted") {
-      if (seqId !== 1 || model.used) {
-        return yield* refuse(
-          400,
-          `LoadWeights is not permitted with seq_id ${seqId}: it must be the first request of a model`
-        )
-      }
+    const submit = (work: Work) => world.submit(model, { operation: "load_weights", seqId, digest, work })
+    // What was accepted before is not judged again: its checkpoint may be gone by now.
+    if (model.sequence.find(seqId, digest)._tag !== "Accepted") return yield* submit(Operations.settled)
+    if (seqId !== 1) {
+      return yield* refuse(
+        400,
+        `LoadWeights is not permitted with seq_id ${seqId}: it must be the first request of a model`
+      )
     }
     const { record, run: source } = yield* Effect.catch(locate(world, path), (error) =>
       world.refuse(model, seqId, error)
@@ -111,8 +112,7 @@ const loadInto = (
         `The checkpoint is of ${source.baseModel}, rank ${source.rank}, the model of ${model.run.baseModel}, rank ${model.run.rank}, or other modules are trained. Create the model as weights_info describes it.`
       )
     }
-    const work = Operations.loadWeights(world, { source, name: record.name, optimizer })
-    return yield* world.submit(model, { operation: "load_weights", seqId, digest, work })
+    return yield* submit(Operations.loadWeights(world, { source, name: record.name, optimizer }))
   })
 
 const isAlike = (world: World, a: Run, b: Run) =>
@@ -133,20 +133,22 @@ const loadAsNew = (
     readonly userMetadata: Readonly<Record<string, string>> | null
     readonly digest: string
   }
-): Effect.Effect<Reply, Refused> =>
-  Effect.gen(function* () {
-    const { digest, modelSeqId, optimizer, path, session, userMetadata } = options
+): Effect.Effect<Reply, Refused> => {
+  const { digest, modelSeqId, optimizer, path, session, userMetadata } = options
+  const begin = Effect.gen(function* () {
     const { record, run: source } = yield* locate(world, path)
     const { rank, seed, trainAttn, trainMlp, trainUnembed } = source
     const baseModel = options.baseModel ?? source.baseModel
-    const run = { baseModel, rank, seed, trainAttn, trainMlp, trainUnembed, userMetadata }
     if (world.baseOf(baseModel) !== world.baseOf(source.baseModel)) {
       return yield* Effect.fail(refused(400, `The checkpoint is of ${source.baseModel}, not of ${baseModel}`))
     }
-    const work = Operations.loadWeights(world, { source, name: record.name, optimizer })
-    const operation = "load_weights"
-    return yield* beginModel(world, { session, modelSeqId, digest, operation, run: Effect.succeed(run), work })
+    return {
+      run: { baseModel, rank, seed, trainAttn, trainMlp, trainUnembed, userMetadata },
+      work: Operations.loadWeights(world, { source, name: record.name, optimizer })
+    }
   })
+  return beginModel(world, { session, modelSeqId, digest, operation: "load_weights", begin })
+}
 
 const readWeightsInfo = jsonBody(Json.WeightsInfoRequest)
 export const weightsInfo: Handler = (world, request) =>

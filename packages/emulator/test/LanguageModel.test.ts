@@ -139,7 +139,7 @@ describe("gradients", () => {
         const model = shaken(yield* LanguageModel.make(config), 5)
         const plain = textDatum("abcabd")
         const { logprobs } = yield* LanguageModel.forward(model, { data: [plain], loss: "cross_entropy" })
-        const ratios = [0.3, 0.8, 1.2, 2, 1]
+        const ratios = [0.3, 0.3, 1.2, 2, 2]
         const datum = textDatum("abcabd", {
           logprobs: ratios.map((ratio, i) => logprobs[0]![i]! - Math.log(ratio)),
           advantages: [1, -1, 0.5, -2, 1.5]
@@ -287,6 +287,27 @@ describe("forwardBackward", () => {
       yield* Optimizer.step(one, { learningRate: 1e-2 })
       yield* Optimizer.step(other, { learningRate: 1e-2 })
       assert.strictEqual(LanguageModel.stateHash(one), LanguageModel.stateHash(other))
+    })
+  )
+
+  it.effect("does not mix sequences of a batch, whatever their lengths and however much of them has no weight", () =>
+    Effect.gen(function* () {
+      const one = shaken(yield* LanguageModel.make(everything), 4)
+      const other = LanguageModel.clone(one)
+      const quiet = (text: string, count: number) =>
+        textDatum(text, { weights: Array.from({ length: text.length - 1 }, (_, i) => (i < count ? 0 : 1)) })
+      const data = [
+        textDatum(sentences[2]!),
+        quiet("ab", 1),
+        quiet("abcdefghijk", 7),
+        textDatum("abc"),
+        quiet("abcdef", 4)
+      ]
+      const together = yield* pass(one, data)
+      for (const [i, datum] of data.entries()) {
+        assert.deepStrictEqual((yield* pass(other, [datum])).logprobs[0], together.logprobs[i])
+      }
+      assert.deepStrictEqual(LanguageModel.factorGradientsOf(one), LanguageModel.factorGradientsOf(other))
     })
   )
 
@@ -471,6 +492,26 @@ describe("make", () => {
       const expected = yield* logprobs(everything)
       assert.deepStrictEqual(yield* logprobs({ ...nothing, trainMlp: true, seed: 1, rank: 64 }), expected)
       assert.notDeepEqual(yield* logprobs({ ...everything, baseModel: "tiny/byte-lm-32" }), expected)
+    })
+  )
+
+  it.effect("draws the A factors from the seed, each from a stream of its own, and starts B at zero", () =>
+    Effect.gen(function* () {
+      const model = yield* LanguageModel.make(everything)
+      const other = yield* LanguageModel.make({ ...everything, seed: everything.seed + 1 })
+      const alone = yield* LanguageModel.make({ ...nothing, trainUnembed: true })
+      const drawn = Object.entries(model.factors).filter(([name]) => name.includes("lora_A"))
+      for (const [i, [name, values]] of drawn.entries()) {
+        assert.notDeepEqual(values, other.factors[name], name)
+        for (const [, further] of drawn.slice(i + 1)) assert.notStrictEqual(values[0], further[0])
+      }
+      for (const [name, values] of Object.entries(alone.factors)) assert.deepStrictEqual(values, model.factors[name])
+      for (const [name, values] of Object.entries(model.factors)) {
+        assert.strictEqual(
+          values.every((value) => value === 0),
+          name.includes("lora_B")
+        )
+      }
     })
   )
 

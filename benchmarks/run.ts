@@ -7,7 +7,8 @@ import { type Run, print } from "./kit.ts"
 const benchmarks: Record<string, () => Promise<{ readonly run: Run }>> = {
   "actor-call": () => import("./actor-call.ts"),
   "actor-cast": () => import("./actor-cast.ts"),
-  "actor-idle-memory": () => import("./actor-idle-memory.ts")
+  "actor-idle-memory": () => import("./actor-idle-memory.ts"),
+  "trainer-step-overhead": () => import("./trainer-step-overhead.ts")
 }
 
 const { values } = parseArgs({

@@ -1,0 +1,116 @@
+// What a step costs beyond the requests themselves: a run of `Trainer` with its journal on disk, its checkpoints verified
+// and its recovery on guard, against a bare loop over the SDK that keeps the same number of steps in flight. The server
+// computes nothing, so nothing hides the difference.
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { NodeHttpClient, NodeServices } from "@effect/platform-node"
+import { Context, Effect, Exit, Layer, Redacted, Scope } from "effect"
+import { Emulator } from "@tinkex/emulator"
+import { Recovery } from "@tinkex/recovery"
+import { Datum, ServiceClient, TensorData, Tinker, type TrainingClient } from "@tinkex/tinker"
+import { CheckpointPolicy, Dataset, Journal, Trainer } from "@tinkex/training"
+import { type BenchOptions, type BenchResult, main, median } from "./kit.ts"
+
+const pipelining = 2
+const model = { baseModel: "tiny/byte-lm-16", rank: 8 }
+const learningRate = 1e-3
+
+const batch = Array.from({ length: 8 }, (_, row): Datum.Datum => {
+  const tokens = Int32Array.from({ length: 128 }, (_, i) => (i * 7 + row) % 256)
+  return {
+    modelInput: Datum.fromTokens(tokens),
+    lossFnInputs: {
+      target_tokens: TensorData.int64(tokens),
+      weights: TensorData.float32(new Float32Array(128).fill(1))
+    }
+  }
+})
+
+type Pair = readonly [
+  Effect.Success<ReturnType<TrainingClient.TrainingClient["forwardBackward"]>>,
+  Effect.Success<ReturnType<TrainingClient.TrainingClient["optimStep"]>>
+]
+
+const bare = (steps: number) =>
+  Effect.gen(function* () {
+    const service = yield* ServiceClient
+    const client = yield* service.createLoraTrainingClient(model)
+    const started = performance.now()
+    const inflight: Array<Pair> = []
+    for (let step = 0; step < steps || inflight.length > 0;) {
+      if (step < steps && inflight.length <= pipelining) {
+        const pass = yield* client.forwardBackward(batch, { loss: "cross_entropy" })
+        inflight.push([pass, yield* client.optimStep({ learningRate })])
+        step++
+        continue
+      }
+      const [pass, update] = inflight.shift() as Pair // the loop's condition: something is in flight
+      yield* pass.result
+      yield* update.result
+    }
+    return steps / (performance.now() - started)
+  }).pipe(Effect.scoped)
+
+const trained = (steps: number, name: string) =>
+  Effect.gen(function* () {
+    let started = 0
+    let ended = 0
+    yield* Trainer.fineTune({
+      name,
+      model,
+      learningRate,
+      data: Dataset.make({ totalSteps: steps, digest: "constant", batch: () => Effect.succeed(batch) }),
+      checkpoints: CheckpointPolicy.everySteps(100),
+      pipelining,
+      rehearse: false,
+      onEvent: (event) =>
+        Effect.sync(() => {
+          if (event._tag === "AttemptStarted") started = performance.now()
+          if (event._tag === "StepCommitted") ended = performance.now()
+        })
+    })
+    return steps / (ended - started)
+  })
+
+export const run = async (options: BenchOptions): Promise<ReadonlyArray<BenchResult>> => {
+  const rounds = options.quick === true ? 3 : 7
+  const steps = options.quick === true ? 100 : 300
+  const directory = mkdtempSync(join(tmpdir(), "tinkex-bench-"))
+  const program = Effect.gen(function* () {
+    const scope = yield* Scope.make()
+    const emulator = Context.get(yield* Layer.buildWithScope(Emulator.layer({ compute: "none" }), scope), Emulator)
+    const context = yield* Layer.buildWithScope(
+      Recovery.layer({ enabled: true }).pipe(
+        Layer.provideMerge(
+          Tinker.layer({ apiKey: Redacted.make("tml-bench"), baseUrl: emulator.url }).pipe(
+            Layer.provide(NodeHttpClient.layerUndici)
+          )
+        ),
+        Layer.provideMerge(Journal.layerFileSystem(directory).pipe(Layer.provide(NodeServices.layer)))
+      ),
+      scope
+    )
+    const ours: Array<number> = []
+    const peer: Array<number> = []
+    yield* Effect.gen(function* () {
+      yield* bare(20)
+      yield* trained(20, "warm-up")
+      for (let round = 0; round < rounds; round++) {
+        peer.push(yield* bare(steps))
+        ours.push(yield* trained(steps, `round-${round}`))
+      }
+    }).pipe(Effect.provide(context), Effect.ensuring(Scope.close(scope, Exit.void)))
+    return { ours: 1000 * median(ours), peer: 1000 * median(peer) }
+  })
+  try {
+    const { ours, peer } = await Effect.runPromise(program)
+    return [
+      { bench: "trainer-step-overhead", ours, peer, peerName: "bare SDK loop", ratio: ours / peer, unit: "steps/s" }
+    ]
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+await main(import.meta, run)

@@ -212,7 +212,7 @@ describe("Journal on disk", () => {
         Effect.gen(function* () {
           const fs = yield* FileSystem.FileSystem
           const journal = yield* Journal
-          yield* writeHistory("run", history.slice(8, 13))
+          yield* writeHistory("run", history.slice(9, 12))
           const whole = yield* fs.readFile(fileOf(directory))
           const all = yield* journal.read("run")
           for (let length = 0; length <= whole.length; length++) {
@@ -272,7 +272,7 @@ describe("Journal on disk", () => {
           yield* writeHistory("run")
           const whole = yield* fs.readFile(fileOf(directory))
           const lastLine = whole.lastIndexOf(10, whole.length - 2) + 1
-          for (let at = 0; at < lastLine; at += 7) {
+          for (let at = 0; at < lastLine; at += 23) {
             const damaged = Uint8Array.from(whole)
             damaged[at] = (damaged[at] ?? 0) ^ 0x20
             yield* fs.writeFile(fileOf(directory), damaged)

@@ -13,8 +13,8 @@ const program = Effect.gen(function* () {
     if (yield* folderLock.acquire(`${directory}/${round}.db`)) won.push(round)
   }
   process.stdout.write(`${won.join(" ")} \n`)
-  // The locks are held until everybody has tried.
-  yield* Effect.sleep("1 second")
+  // The locks are held until everybody has tried and the test ends the process; the bound is for a test that cannot.
+  yield* Effect.sleep("60 seconds")
 }).pipe(Effect.scoped)
 
 await Effect.runPromise(program)

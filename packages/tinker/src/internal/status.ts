@@ -40,7 +40,7 @@ export const retryHintMillis = (reply: Reply, now: number): number | undefined =
       : text === undefined
         ? Number.NaN
         : Date.parse(text) - now
-  return hint > 0 && hint <= longestHintMillis ? hint : undefined
+  return hint > 0 && hint <= longestHintMillis ? Math.ceil(hint) : undefined
 }
 
 const excerpt = (text: string): string => {

@@ -51,9 +51,9 @@ const retries = Metric.counter("tinkex.tinker.retries", { incremental: true })
 export const defaultTimeoutMillis = 60_000
 export const billingPauseMillis = 5_000
 
-/** Doubling from `baseMillis` up to `capMillis`, less up to a quarter, so that clients that failed together do not return together. */
+/** Whole milliseconds, doubling from `baseMillis` up to `capMillis`, less up to a quarter, so that clients that failed together do not return together. */
 export const backoff = (n: number, baseMillis: number, capMillis: number): Effect.Effect<number> =>
-  Effect.map(Random.next, (random) => Math.min(baseMillis * 2 ** n, capMillis) * (1 - 0.25 * random))
+  Effect.map(Random.next, (random) => Math.ceil(Math.min(baseMillis * 2 ** n, capMillis) * (1 - 0.25 * random)))
 
 const encoder = new TextEncoder()
 export const encodeJson = (value: unknown): Uint8Array => encoder.encode(JSON.stringify(value))

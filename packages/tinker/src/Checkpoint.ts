@@ -12,7 +12,7 @@ const Model = Schema.toType(
     time: Time.Time,
     /** `tinker://<training run>/<checkpoint id>`. */
     tinkerPath: Schema.String,
-    sizeBytes: Schema.Option(Schema.Int),
+    sizeBytes: Schema.Option(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
     /** Whether other accounts can read it. */
     public: Schema.Boolean,
     /** None: never. */

@@ -18,7 +18,7 @@ export const run = async ({ quick = false }: BenchOptions): Promise<ReadonlyArra
     const sample = (ask: (value: number) => Effect.Effect<number, unknown>) => () =>
       rate(count, () => Effect.runPromise(asking(ask)))
     const effect = { name: "Effect queue and fiber", sample: sample((value) => EffectActor.call(actor, value)) }
-    const peers = [effect, ...otp("call", count)]
+    const peers = [...otp("call", count), effect]
     const common = { unit: "calls/s", better: "higher", rounds, peers } as const
     return yield* Effect.promise(async () => [
       ...(await compare({ ...common, bench: "actor-call", ours: sample(ref.call.echo) })),

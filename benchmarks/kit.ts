@@ -35,7 +35,12 @@ export interface Contender {
   readonly sample: () => Promise<number>
 }
 
-/** Measures ours against every peer. The first round only warms up. */
+const warmUps = 3
+
+/**
+ * Measures ours against every peer, in turn with each: ours is measured anew, for what one contender leaves in the compiler's
+ * caches slows down the next. The first rounds of each only warm up.
+ */
 export const compare = async (options: {
   readonly bench: string
   readonly unit: string
@@ -45,19 +50,20 @@ export const compare = async (options: {
   readonly peers: ReadonlyArray<Contender>
 }): Promise<ReadonlyArray<BenchResult>> => {
   const { bench, better, ours, peers, rounds, unit } = options
-  const contenders = [{ name: "ours", sample: ours }, ...peers]
-  const samples = new Map<string, Array<number>>(contenders.map(({ name }) => [name, []]))
-  for (let round = 0; round <= rounds; round++) {
-    for (const { name, sample } of contenders) {
-      const value = await sample()
-      if (round > 0) samples.get(name)?.push(value)
+  const results: Array<BenchResult> = []
+  for (const { name, sample } of peers) {
+    const mine: Array<number> = []
+    const theirs: Array<number> = []
+    for (let round = -warmUps; round < rounds; round++) {
+      const pair = [await ours(), await sample()] as const
+      if (round < 0) continue
+      mine.push(pair[0])
+      theirs.push(pair[1])
     }
+    const [a, b] = [median(mine), median(theirs)]
+    results.push({ bench, ours: a, peer: b, peerName: name, ratio: better === "higher" ? a / b : b / a, unit })
   }
-  const mine = median(samples.get("ours") ?? [])
-  return peers.map(({ name }) => {
-    const peer = median(samples.get(name) ?? [])
-    return { bench, ours: mine, peer, peerName: name, ratio: better === "higher" ? mine / peer : peer / mine, unit }
-  })
+  return results
 }
 
 /** Operations per second of `work`, which performs `count` of them. */

@@ -43,7 +43,7 @@ class Account extends Actor.make("Account", {
   }
 }) {}
 
-class Plain extends Actor.make("Plain", { init: (_: void) => 0, call: { read: (self) => self.state } }) {}
+class Plain extends Actor.make("Plain", { init: (_arg: void) => 0, call: { read: (self) => self.state } }) {}
 
 const specs = [
   ChildSpec.actor("alice", Account, 100),
@@ -85,9 +85,9 @@ const program = Effect.gen(function* () {
   // @ts-expect-error a cast is not a call
   alice.call.reset()
   // @ts-expect-error no such child
-  tree.refs.alise
+  void tree.refs.alise
   // @ts-expect-error no such child of the inner supervisor
-  inner.refs.alice
+  void inner.refs.alice
 })
 
 expectTypeOf(program).toEqualTypeOf<Effect.Effect<void, SupervisorError.SupervisorError, Audit | Vault | Scope.Scope>>()

@@ -69,7 +69,7 @@ describe("start and stop", () => {
     Effect.gen(function* () {
       const log: Array<string> = []
       class Slow extends Actor.make("Slow", {
-        init: (_: void) => Effect.onInterrupt(Effect.never, () => Effect.sync(() => log.push("slow interrupted")))
+        init: (_arg: void) => Effect.onInterrupt(Effect.never, () => Effect.sync(() => log.push("slow interrupted")))
       }) {}
       const scope = yield* Scope.make()
       const start = yield* Supervisor.start({
@@ -94,7 +94,7 @@ describe("start and stop", () => {
 
   it.effect("a start limit turns an init that hangs into a failed start", () =>
     Effect.gen(function* () {
-      class Hangs extends Actor.make("Hangs", { init: (_: void) => Effect.never }) {}
+      class Hangs extends Actor.make("Hangs", { init: (_arg: void) => Effect.never }) {}
       const start = yield* Effect.forkChild(
         Effect.flip(
           Supervisor.start({ children: [ChildSpec.actor("h", Hangs, undefined, { startLimit: "2 seconds" })] })
@@ -112,7 +112,7 @@ describe("start and stop", () => {
     Effect.gen(function* () {
       const gate = yield* Deferred.make<void>()
       class Late extends Actor.make("Late", {
-        init: (_: void) => Effect.as(Deferred.await(gate), { ready: true }),
+        init: (_arg: void) => Effect.as(Deferred.await(gate), { ready: true }),
         call: { ready: (self) => self.state.ready },
         cast: { crash: () => Effect.die("crash") }
       }) {}
@@ -147,7 +147,7 @@ describe("start and stop", () => {
       const log: Array<string> = []
       class Name extends Context.Service<Name, string>()("test/Name") {}
       class Named extends Actor.make("Named", {
-        *init(_: void) {
+        *init(_arg: void) {
           const name = yield* Name
           log.push(`+${name}`)
           yield* Effect.addFinalizer(() => Effect.sync(() => log.push(`-${name}`)))
@@ -534,7 +534,7 @@ describe("shutdown", () => {
     Effect.gen(function* () {
       const log: Array<string> = []
       class Bad extends Actor.make("Bad", {
-        *init(_: void) {
+        *init(_arg: void) {
           yield* Effect.addFinalizer(() => Effect.die("finalizer"))
           return 0
         }
@@ -555,7 +555,7 @@ describe("shutdown", () => {
     Effect.gen(function* () {
       const log: Array<string> = []
       class Slow extends Actor.make("Slow", {
-        *init(_: void) {
+        *init(_arg: void) {
           log.push("+")
           yield* Effect.addFinalizer(() => Effect.map(Effect.sleep("3 seconds"), () => log.push("-")))
           return 0
@@ -658,7 +658,7 @@ describe("administration", () => {
 
   it.effect("terminating a child whose start hangs ends the start", () =>
     Effect.gen(function* () {
-      class Hangs extends Actor.make("Hangs", { init: (_: void) => Effect.never }) {}
+      class Hangs extends Actor.make("Hangs", { init: (_arg: void) => Effect.never }) {}
       const tree = yield* Supervisor.start({ children: [] })
       const start = yield* Effect.forkChild(refusal(tree.startChild(ChildSpec.actor("h", Hangs, undefined))))
       yield* settle
@@ -671,7 +671,7 @@ describe("administration", () => {
   it.effect("a request whose caller left before its turn is not served", () =>
     Effect.gen(function* () {
       const gate = yield* Deferred.make<void>()
-      class Gated extends Actor.make("Gated", { init: (_: void) => Deferred.await(gate) }) {}
+      class Gated extends Actor.make("Gated", { init: (_arg: void) => Deferred.await(gate) }) {}
       const tree = yield* Supervisor.start({ children: [] })
       yield* Effect.forkChild(tree.startChild(ChildSpec.actor("g", Gated, undefined)))
       yield* settle
@@ -688,7 +688,7 @@ describe("administration", () => {
     Effect.gen(function* () {
       const tree = yield* Supervisor.start({ children: [] })
       class Asks extends Actor.make("Asks", {
-        init: (_: void) => refusal(tree.startChild(witness("w", []))),
+        init: (_arg: void) => refusal(tree.startChild(witness("w", []))),
         call: { answer: (self) => self.state }
       }) {}
       const ref = yield* tree.startChild(ChildSpec.actor("asks", Asks, undefined))

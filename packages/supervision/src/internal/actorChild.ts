@@ -211,21 +211,25 @@ export class ActorChild extends Child implements Runnable, Busy, Target {
   }
 
   /** Sends a cast; the result is undefined unless the sender has to wait for room. */
-  cast(operation: Operation, payload: unknown, list: DeadlineList | undefined): AnyEffect | undefined {
+  cast(
+    sender: AnyFiber,
+    operation: Operation,
+    payload: unknown,
+    list: DeadlineList | undefined
+  ): AnyEffect | undefined {
     if (this.status === "stopped" || this.status === "stopping") {
       this.dropped(operation, "no_process")
       return undefined
     }
-    const sender = Fiber.getCurrent()
     if (this.mailbox.isFull) {
       if (this.definition.overflow !== "suspend") {
         if (!this.makeRoom(operation)) {
           this.dropped(operation, "mailbox_full")
           return undefined
         }
-      } else if (circle(sender?.getRef(CurrentHandler), this) === undefined) {
+      } else if (circle(sender.getRef(CurrentHandler), this) === undefined) {
         // an actor that waited for room in its own mailbox would wait for ever, so only others are suspended
-        const span = sender?.cache.span
+        const { span } = sender.cache
         return Effect.callback<unknown, unknown>((settle) => {
           const message = new WaitingMessage(this, operation, payload, undefined, span, list, settle)
           this.enqueue(message)
@@ -233,7 +237,7 @@ export class ActorChild extends Child implements Runnable, Busy, Target {
         })
       }
     }
-    this.enqueue(new CastMessage(operation, payload, sender?.cache.span))
+    this.enqueue(new CastMessage(operation, payload, sender.cache.span))
     return undefined
   }
 

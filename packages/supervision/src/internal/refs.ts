@@ -26,24 +26,35 @@ class Call extends Effectable.Class<unknown, unknown> {
   }
 }
 
-class Cast extends Effectable.Class<unknown, unknown> {
-  private readonly actor: ActorChild
-  private readonly operation: Operation
-  private readonly payload: unknown
-  private readonly list: DeadlineList | undefined
-
-  constructor(actor: ActorChild, operation: Operation, payload: unknown, list: DeadlineList | undefined) {
-    super()
-    this.actor = actor
-    this.operation = operation
-    this.payload = payload
-    this.list = list
-  }
-
-  override asEffect(): Effect.Effect<unknown, unknown> {
-    return this.actor.cast(this.operation, this.payload, this.list) ?? Effect.void
-  }
+interface Cast extends Effect.Effect<unknown, unknown> {
+  readonly actor: ActorChild
+  readonly operation: Operation
+  readonly payload: unknown
+  readonly list: DeadlineList | undefined
 }
+
+/** Casts are the cheapest message there is, so they take the sender from the run loop instead of looking it up. */
+const Cast = function (
+  this: { -readonly [K in "actor" | "operation" | "payload" | "list"]: Cast[K] },
+  actor: ActorChild,
+  operation: Operation,
+  payload: unknown,
+  list: DeadlineList | undefined
+) {
+  this.actor = actor
+  this.operation = operation
+  this.payload = payload
+  this.list = list
+} as unknown as new (
+  ...args: [actor: ActorChild, operation: Operation, payload: unknown, list: DeadlineList | undefined]
+) => Cast // a class could not take this prototype
+
+Cast.prototype = Effectable.Prototype<Cast>({
+  label: "ActorCast",
+  evaluate(sender) {
+    return this.actor.cast(sender, this.operation, this.payload, this.list) ?? Effect.void
+  }
+})
 
 type Client = Record<string, (payload: unknown) => Effect.Effect<unknown, unknown>>
 
@@ -79,7 +90,8 @@ class Ref {
       const [actor, list] = [this.#actor, this.#list]
       const client: Client = (this.#cast = {})
       for (const operation of actor.definition.casts) {
-        client[operation.name] = (payload) => new Cast(actor, operation, payload, list)
+        const bare = new Cast(actor, operation, undefined, list)
+        client[operation.name] = (payload) => (payload === undefined ? bare : new Cast(actor, operation, payload, list))
       }
     }
     return this.#cast

@@ -446,7 +446,7 @@ const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy)
           }).pipe(
             Effect.mapError((error) =>
               error._tag === "TinkerError"
-                ? Failures.fromTinker(path, error)
+                ? Failures.fromTinker(path, error, true)
                 : refuse(new CheckpointRefused({ path, why: error.why }))
             )
           )

@@ -4,23 +4,27 @@ import type { TinkerError } from "@tinkex/tinker/TinkerError"
 import type { TrainingError } from "@tinkex/training/TrainingError"
 import { Died, make, type RecoveryError, RestoreFailed } from "../RecoveryError.ts"
 
-/** Each try makes a new model in a live session, so what ended the last model or session does not end the next one. */
-const worthAnotherTry = (error: TinkerError): boolean => error.isRetryable || error.category !== "user"
+/**
+ * Each try makes a new model, so what ended the last model or session does not end the next one. `creating`: the error comes from
+ * making that model; not found is then its session, which the next try replaces.
+ */
+const worthAnotherTry = (error: TinkerError, creating: boolean): boolean =>
+  error.isRetryable || error.category !== "user" || (creating && error.reason._tag === "NotFound")
 
-export const fromTinker = (runId: string, error: TinkerError): RecoveryError =>
+export const fromTinker = (runId: string, error: TinkerError, creating = false): RecoveryError =>
   make(
     new RestoreFailed({
       runId,
       tag: error.reason._tag,
       detail: error.message,
-      isRetryable: worthAnotherTry(error),
+      isRetryable: worthAnotherTry(error, creating),
       retryAfter: error.reason instanceof RateLimited ? error.reason.retryAfter : undefined
     })
   )
 
 export const fromTraining = (runId: string, error: TrainingError): RecoveryError =>
   error.reason._tag === "Service"
-    ? fromTinker(runId, error.reason.error)
+    ? fromTinker(runId, error.reason.error, true)
     : make(new RestoreFailed({ runId, tag: error.reason._tag, detail: error.message, isRetryable: error.isRetryable }))
 
 export const fromDefect = (runId: string, defect: unknown): RecoveryError =>

@@ -160,7 +160,7 @@ export const restore = Effect.fnUntraced(function* (
       yield* report({ _tag: "Resumed", trainingRunId: modelId, step: Option.getOrNull(candidate.step) })
       return { client: loaded.success, checkpoint: candidate, quarantined }
     }
-    if (loaded.failure._tag === "TinkerError") return yield* failed(loaded.failure)
+    if (loaded.failure._tag === "TinkerError") return yield* Failures.fromTinker(runId, loaded.failure, true)
     const { path, why } = loaded.failure
     run.refused.set(path, why)
     quarantined.push(path)

@@ -38,6 +38,17 @@ export class UnknownModel extends Schema.TaggedError<UnknownModel>()("UnknownMod
   }
 }
 
+/** A checkpoint was named that cannot be had. */
+export class UnknownCheckpoint extends Schema.TaggedError<UnknownCheckpoint>()("UnknownCheckpoint", {
+  path: Schema.String,
+  run: Schema.String,
+  why: Schema.String
+}) {
+  override get message() {
+    return `${this.path} cannot be used for ${this.run}: ${this.why}. See what there is with tinkex recover plan ${this.run}.`
+  }
+}
+
 /** Nobody answers at the address. */
 export class Unreachable extends Schema.TaggedError<Unreachable>()("Unreachable", {
   url: Schema.String,
@@ -128,6 +139,7 @@ export const Reason = Schema.Union([
   BadOption,
   BadSetting,
   UnknownModel,
+  UnknownCheckpoint,
   Unreachable,
   RunUnknown,
   SettingsMissing,

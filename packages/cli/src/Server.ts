@@ -19,6 +19,7 @@ import type { FaultPlan } from "@tinkex/emulator/FaultPlan"
 import { RestClient } from "@tinkex/tinker/RestClient"
 import { Tinker } from "@tinkex/tinker/Tinker"
 import type { TinkerError } from "@tinkex/tinker/TinkerError"
+import * as Endpoint from "@tinkex/tinker/wire/Endpoint"
 import * as CommandError from "./CommandError.ts"
 import type { Target } from "./TrainSettings.ts"
 
@@ -100,39 +101,58 @@ export const hasKey = Config.option(Config.String("TINKER_API_KEY")).pipe(
   Effect.orElseSucceed(() => false)
 )
 
+/** Fails before anything is read or sent where there is none. */
+export const requireKey = Effect.filterOrFail(
+  hasKey,
+  (has) => has,
+  () =>
+    CommandError.make(
+      new CommandError.BadSetting({
+        setting: "TINKER_API_KEY",
+        problem: "is not set",
+        hint: "Set it to the key of your account, tml-..., or try --emulator, which needs none."
+      })
+    )
+)
+
 const isAnswered = (error: TinkerError) => error.reason._tag === "NotFound" || error.reason._tag === "BadRequest"
+
+/** The innermost message: that of `fetch` only says that it failed. */
+const causeOf = (error: unknown): string =>
+  error instanceof Error ? (error.cause === undefined ? error.message : causeOf(error.cause)) : String(error)
+
+/** Whether anything answers at all, whatever it says: the clients find out the rest. */
+const knock = (url: string) =>
+  Effect.tryPromise({
+    try: (signal) => fetch(`${url}${Endpoint.healthz.path}`, { signal, redirect: "manual" }),
+    catch: (error) => CommandError.make(new CommandError.Unreachable({ url, problem: causeOf(error) }))
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: "5 seconds",
+      orElse: () =>
+        Effect.fail(CommandError.make(new CommandError.Unreachable({ url, problem: "no answer within 5 s" })))
+    }),
+    Effect.retry({ schedule: Schedule.spaced("300 millis"), times: 2 })
+  )
 
 /**
  * Asks once whether anybody is there and, given a model, whether it is offered, so that a wrong address or name is known in
  * seconds: later a lost connection is waited out for minutes, as it should be in the middle of a run.
  */
 export const check = Effect.fn("Server.check")(function* (model?: string) {
-  const rest = yield* RestClient
   const { config } = yield* Tinker
   const url = config.baseUrl
-  const unreachable = (problem: string) => CommandError.make(new CommandError.Unreachable({ url, problem }))
-  yield* rest.health.pipe(
-    Effect.retry({
-      schedule: Schedule.spaced("500 millis"),
-      times: 3,
-      while: (error) => error.isRetryable
-    }),
-    Effect.catchIf(isAnswered, () => Effect.void),
-    Effect.catchIf(
-      (error) => error.isRetryable,
-      (error) => Effect.fail(unreachable(error.reason._tag === "Transport" ? error.reason.problem : error.message))
-    ),
-    Effect.timeoutOrElse({
-      duration: "15 seconds",
-      orElse: () => Effect.fail(unreachable("it does not answer within 15 seconds"))
-    })
-  )
+  yield* knock(url)
   if (model === undefined) return
+  const rest = yield* RestClient
   const offered = yield* rest.getServerCapabilities.pipe(
     Effect.catchIf(isAnswered, () => Effect.succeed([])),
     Effect.timeoutOrElse({
-      duration: "30 seconds",
-      orElse: () => Effect.fail(unreachable("it does not say within 30 seconds what it offers"))
+      duration: "60 seconds",
+      orElse: () => {
+        const problem = "it does not say within 60 s which models it offers"
+        return Effect.fail(CommandError.make(new CommandError.Unreachable({ url, problem })))
+      }
     })
   )
   const known = offered.flatMap(({ modelName }) => Option.toArray(modelName))

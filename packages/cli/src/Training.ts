@@ -142,12 +142,14 @@ export const execute = Effect.fn("Training.execute")(
     )
   },
   (effect, settings, options) =>
-    Effect.provide(
-      effect,
-      Layer.mergeAll(
-        settings.tokenizer === null ? Tokenizer.layerBytes : Tokenizer.layerDirectory(settings.tokenizer),
-        Journal.layerFileSystem(options.journal)
-      )
+    effect.pipe(
+      Effect.provide(
+        Layer.mergeAll(
+          settings.tokenizer === null ? Tokenizer.layerBytes : Tokenizer.layerDirectory(settings.tokenizer),
+          Journal.layerFileSystem(options.journal)
+        )
+      ),
+      (ready) => (settings.target._tag === "Service" ? Effect.andThen(Server.requireKey, ready) : ready)
     )
 )
 

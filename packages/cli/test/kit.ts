@@ -71,8 +71,24 @@ export const start = (args: ReadonlyArray<string>, env: Readonly<Record<string, 
   }
 }
 
-export const tinkex = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}): Promise<Ended> =>
-  start(args, env).ended
+let busy = 0
+const waiting: Array<() => void> = []
+
+/** Runs one to its end; three at the same time, so that a test's patience does not depend on how many wait. */
+export const tinkex = async (
+  args: ReadonlyArray<string>,
+  env: Readonly<Record<string, string>> = {}
+): Promise<Ended> => {
+  if (busy >= 3) await new Promise<void>((resolve) => waiting.push(resolve))
+  else busy++
+  try {
+    return await start(args, env).ended
+  } finally {
+    const next = waiting.shift()
+    if (next === undefined) busy--
+    else next()
+  }
+}
 
 /** The JSON objects of standard output. */
 export const objects = (text: string): ReadonlyArray<Record<string, unknown>> =>

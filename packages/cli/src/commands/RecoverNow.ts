@@ -14,7 +14,7 @@ import * as Server from "../Server.ts"
 import * as Training from "../Training.ts"
 import * as TrainSettings from "../TrainSettings.ts"
 import { planOfServer } from "./RecoverPlan.ts"
-import { recoverFlags, stepOf, strategyOf } from "./recoverFlags.ts"
+import { recoverFlags, stepOf, strategyOf, usable } from "./recoverFlags.ts"
 
 const confirm = Effect.fnUntraced(function* (yes: boolean, action: string) {
   if (yes) return
@@ -85,7 +85,7 @@ export const recoverNow = Command.make(
       return yield* CommandError.make(new CommandError.RunUnknown({ run, journal: folder }))
     }
     yield* Effect.gen(function* () {
-      yield* planOfServer(run, { strategy: strategyOf(checkpoint), journal: folder })
+      yield* usable(yield* planOfServer(run, { strategy: strategyOf(checkpoint), journal: folder }))
       yield* confirm(yes, `restore ${run} to a new model`)
       yield* restoreRun(run, checkpoint)
     }).pipe(Effect.provide(Server.layerFor(emulatorUrl)))

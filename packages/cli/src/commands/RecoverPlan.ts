@@ -13,7 +13,7 @@ import * as JournaledRuns from "../JournaledRuns.ts"
 import { Output } from "../Output.ts"
 import * as PlanView from "../output/PlanView.ts"
 import * as Server from "../Server.ts"
-import { recoverFlags, stepOf, strategyOf } from "./recoverFlags.ts"
+import { recoverFlags, stepOf, strategyOf, usable } from "./recoverFlags.ts"
 
 /** The plan for a training run that no journal knows: its candidates are what the server lists. */
 export const planOfServer = Effect.fnUntraced(function* (
@@ -56,6 +56,7 @@ export const recoverPlan = Command.make(
     const plan = Option.isSome(found)
       ? Restore.planJournaled(found.value.state, { run: found.value.name, strategy, now: yield* DateTime.now })
       : yield* planOfServer(run, { strategy, journal: folder }).pipe(Effect.provide(Server.layerFor(emulatorUrl)))
+    yield* usable(plan)
     yield* output.format === "json"
       ? output.emit(PlanView.json(plan))
       : Effect.forEach(PlanView.lines(plan), output.print, { discard: true })

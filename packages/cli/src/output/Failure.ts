@@ -8,7 +8,7 @@ import * as CliError from "effect/cli/CliError"
 import * as Option from "effect/Option"
 import { EmulatorError, type Reason as EmulatorReason } from "@tinkex/emulator/EmulatorError"
 import { RecoveryError, type RecoveryReason } from "@tinkex/recovery/RecoveryError"
-import { type Reason as TinkerReason, TinkerError } from "@tinkex/tinker/TinkerError"
+import { InvalidConfig, type Reason as TinkerReason, TinkerError } from "@tinkex/tinker/TinkerError"
 import { JournalError } from "@tinkex/training/JournalError"
 import { TrainingError, type TrainingReason } from "@tinkex/training/TrainingError"
 import { CommandError, type Reason as CommandReason } from "../CommandError.ts"
@@ -34,6 +34,7 @@ const command: Codes<CommandReason> = {
   BadOption: usage,
   BadSetting: configuration,
   UnknownModel: notFound,
+  UnknownCheckpoint: notFound,
   Unreachable: service,
   RunUnknown: notFound,
   SettingsMissing: notFound,
@@ -177,10 +178,24 @@ const ofUsage = (error: CliError.CliError): Failure => {
   }
 }
 
+/** A person knows the settings by the names of their variables. */
+const variables: Readonly<Record<string, string>> = {
+  apiKey: "TINKER_API_KEY",
+  baseUrl: "TINKER_BASE_URL",
+  projectId: "TINKER_PROJECT_ID",
+  tags: "TINKER_TAGS"
+}
+
+const ofTinker = (reason: TinkerReason): Failure => {
+  if (reason._tag !== "InvalidConfig") return made(tinker[reason._tag], reason)
+  const { field, problem } = reason
+  return made(configuration, new InvalidConfig({ field: variables[field] ?? field, problem }))
+}
+
 /** What to say about an expected failure; `undefined` for anything else. */
 export const describe = (error: unknown): Failure | undefined => {
   if (error instanceof CommandError) return ofCommand(error.reason)
-  if (error instanceof TinkerError) return made(tinker[error.reason._tag] ?? failed, error.reason)
+  if (error instanceof TinkerError) return ofTinker(error.reason)
   if (error instanceof TrainingError) {
     return error.reason._tag === "Service"
       ? describe(error.reason.error)

@@ -61,7 +61,7 @@ export interface RootOptions<Children> extends SupervisorOptions<Children> {
  * @category constructors
  * @since 0.1.0
  */
-export const start = Effect.fnUntraced(function* <const Children extends ReadonlyArray<Any>>(
+export const start = Effect.fn("Supervisor.start")(function* <const Children extends ReadonlyArray<Any>>(
   options: RootOptions<Children>
 ): Effect.fn.Return<SupervisorRef<Refs<Children>>, SupervisorError, Requirements<Children> | Scope.Scope> {
   const name = options.name ?? "supervisor"

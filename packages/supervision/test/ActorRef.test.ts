@@ -344,6 +344,30 @@ describe("finalizers and fencing", () => {
   )
 })
 
+describe("a zombie and its successor", () => {
+  it.effect("A4: the end of a zombie does not answer what its successor is working on", () =>
+    Effect.gen(function* () {
+      const gates = [yield* Deferred.make<string>(), yield* Deferred.make<string>()] as const
+      class Stubborn extends Actor.make("Stubborn", {
+        init: () => 0,
+        call: { wait: (_self, gate: 0 | 1) => Effect.uninterruptible(Deferred.await(gates[gate])) }
+      }) {}
+      const { ref, tree } = yield* one(Stubborn, undefined, { shutdown: "brutal" })
+      yield* Effect.forkChild(Effect.exit(ref.call.wait(0)))
+      yield* settle
+      yield* tree.terminateChild("it")
+      yield* tree.restartChild("it")
+      const call = yield* Effect.forkChild(ref.call.wait(1))
+      yield* settle
+      yield* Deferred.succeed(gates[0], "zombie")
+      yield* settle
+      assert.isTrue(pending(call))
+      yield* Deferred.succeed(gates[1], "successor")
+      assert.strictEqual(yield* Fiber.join(call), "successor")
+    })
+  )
+})
+
 describe("casts", () => {
   it.effect("A2: a typed failure of a cast is a crash, for nobody would hear of it", () =>
     Effect.gen(function* () {
@@ -427,6 +451,26 @@ describe("stop", () => {
       yield* ref.call.add(3)
       yield* ref.stop
       assert.strictEqual(yield* ref.call.add(0), 0)
+    })
+  )
+
+  it.effect("an actor that stops itself through its ref does so after the message", () =>
+    Effect.gen(function* () {
+      let stop: Effect.Effect<void> = Effect.void
+      class Own extends Actor.make("Own", {
+        init: () => 0,
+        call: {
+          *last() {
+            yield* stop
+            return "bye"
+          }
+        }
+      }) {}
+      const { ref, tree } = yield* one(Own, undefined, { restart: "temporary" })
+      stop = ref.stop
+      assert.strictEqual(yield* ref.call.last(), "bye")
+      yield* settle
+      assert.strictEqual((yield* tree.countChildren).specs, 0)
     })
   )
 

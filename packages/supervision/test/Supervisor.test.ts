@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Actor, ChildSpec, ExitReason, Supervisor, SupervisorError } from "@tinkex/supervision"
-import { Clock, Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { Clock, Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Logger, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { Witness, pending, record, settle, tags, witness } from "./support.ts"
+import { pending, record, settle, tags, witness } from "./support.ts"
 
 /** A fiber child that writes down its life and ends when it is told to. */
 const job = (id: string, log: Array<string>, end: Deferred.Deferred<void, string>) =>
@@ -841,8 +841,37 @@ describe("events", () => {
   )
 })
 
-describe("actors of a class", () => {
-  it("carry their handlers as plain functions", () => {
-    assert.isFunction(Witness.call.ping)
-  })
+describe("what a child inherits", () => {
+  it.effect("services of the one who added it, but not that one's span", () =>
+    Effect.gen(function* () {
+      class Name extends Context.Service<Name, string>()("test/Name") {}
+      const tree = yield* Supervisor.start({ children: [] })
+      const look = Effect.all([Name, Effect.exit(Effect.currentSpan)])
+      const ref = yield* tree
+        .startChild(ChildSpec.effect("look", look, { restart: "temporary" }))
+        .pipe(Effect.withSpan("request"), Effect.provideService(Name, "caller"))
+      const [name, span] = yield* Effect.flatten(ref.exit)
+      assert.strictEqual(name, "caller")
+      assert.isTrue(Exit.isFailure(span))
+    })
+  )
+})
+
+describe("alarms", () => {
+  it.effect("P6: a crash that nobody reads about is logged; one that somebody reads about is not", () =>
+    Effect.gen(function* () {
+      const lines: Array<unknown> = []
+      const logger = Logger.make(({ message }) => void lines.push(message))
+      yield* Effect.gen(function* () {
+        const tree = yield* Supervisor.start({ name: "shop", children: [witness("a", [])] })
+        yield* tree.refs.a.cast.crash()
+        yield* settle
+        assert.deepStrictEqual(lines.map(String), ["ChildExited shop/a: crash (Error: crash)"])
+        yield* record(tree.events)
+        yield* tree.refs.a.cast.crash()
+        yield* settle
+        assert.strictEqual(lines.length, 1)
+      }).pipe(Effect.provide(Logger.layer([logger])))
+    })
+  )
 })

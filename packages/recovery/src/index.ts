@@ -1,6 +1,7 @@
 export * as Executor from "./Executor.ts"
 export * as Monitor from "./Monitor.ts"
-export { Recovery, type Recovered, type RunStatus, type WatchOptions } from "./Recovery.ts"
+export { Recovery } from "./Recovery.ts"
 export { RecoveryError } from "./RecoveryError.ts"
 export * as RecoveryEvent from "./RecoveryEvent.ts"
 export * as RecoveryPolicy from "./RecoveryPolicy.ts"
+export type { Recovered, RunStatus, StepOf, WatchOptions } from "./WatchedRun.ts"

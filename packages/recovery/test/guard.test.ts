@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Deferred, Effect, Fiber, Layer, Option, Stream } from "effect"
+import { ConfigProvider, DateTime, Deferred, Effect, Fiber, Layer, Option, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Recovery, type RecoveryEvent, type RecoveryPolicy } from "@tinkex/recovery"
 import { type CheckpointSelector, RunGuard, TrainingError } from "@tinkex/training"
@@ -90,6 +90,22 @@ describe("the guard", () => {
     })
   )
 
+  it.effect("layerConfig reads the environment, and refuses a variable by its name", () =>
+    Effect.gen(function* () {
+      const fake = new FakeTinker()
+      const under = (env: Record<string, string>) =>
+        Effect.all([RunGuard.RunGuard, Recovery]).pipe(
+          Effect.provide(Recovery.layerConfig({ maxConcurrent: 9 }).pipe(Layer.provide(fake.layer))),
+          Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown(env)))
+        )
+      const [guard, recovery] = yield* under({ TINKEX_RECOVERY_ENABLED: "true", TINKEX_RECOVERY_MAX_CONCURRENT: "2" })
+      assert.isTrue(Option.isSome(guard))
+      assert.strictEqual(recovery.policy.maxConcurrent, 9)
+      const error = yield* Effect.flip(under({ TINKEX_RECOVERY_JITTER: "perhaps" }))
+      assert.include(error.message, "TINKEX_RECOVERY_JITTER")
+    })
+  )
+
   it.effect("reports the flag of a watched attempt, and stops with its scope", () =>
     guarded({}, (guard, fake) =>
       Effect.gen(function* () {
@@ -159,7 +175,7 @@ describe("the guard", () => {
   )
 
   it.effect("hands the trainer's own last error back, and ends at once on one that is final", () =>
-    guarded({}, (guard, fake, events) =>
+    guarded({}, (guard, _fake, events) =>
       Effect.gen(function* () {
         const final = TrainingError.noCheckpoint("tone", [])
         assert.strictEqual(yield* Effect.flip(guard.recover(request(() => Effect.fail(final)))), final)
@@ -172,7 +188,7 @@ describe("the guard", () => {
   )
 
   it.effect("gives a typed error of the run where no try ever answered", () =>
-    guarded({ maxAttempts: 1, attemptDeadline: "1 minute" }, (guard, fake) =>
+    guarded({ maxAttempts: 1, attemptDeadline: "1 minute" }, (guard) =>
       Effect.gen(function* () {
         const fiber = yield* Effect.forkChild(Effect.flip(guard.recover(request(() => Effect.never))))
         yield* settle
@@ -184,7 +200,7 @@ describe("the guard", () => {
   )
 
   it.effect("an interrupted trainer takes its recovery with it", () =>
-    guarded({}, (guard, fake) =>
+    guarded({}, (guard) =>
       Effect.gen(function* () {
         const gone = yield* Deferred.make<void>()
         const fiber = yield* Effect.forkChild(

@@ -3,7 +3,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import type { Checkpoint } from "@tinkex/tinker/Checkpoint"
 import { RestClient } from "@tinkex/tinker/RestClient"
 import { ServiceClient } from "@tinkex/tinker/ServiceClient"
 import type { TinkerError } from "@tinkex/tinker/TinkerError"
@@ -12,10 +11,8 @@ import type * as CheckpointSelector from "@tinkex/training/CheckpointSelector"
 import * as Restore from "@tinkex/training/Restore"
 import type { Progress } from "../Executor.ts"
 import { make as refuse, NoCheckpoint, type RecoveryError } from "../RecoveryError.ts"
+import type { StepOf } from "../WatchedRun.ts"
 import * as Failures from "./failures.ts"
-
-/** Tells the step of a checkpoint, where its owner can: the wire knows none. */
-export type StepOf = (checkpoint: Checkpoint) => Option.Option<number>
 
 /** A run whose loop is somebody else's: what is known of it is what the service lists and what its owner tells. */
 export interface OwnedRun {

@@ -1,0 +1,279 @@
+import { createHash } from "node:crypto"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import type { TinkerError } from "@tinkex/tinker/TinkerError"
+import type { TrainingClient } from "@tinkex/tinker/TrainingClient"
+import type * as CheckpointSelector from "@tinkex/training/CheckpointSelector"
+import type { IncidentCause } from "@tinkex/training/RunGuard"
+import * as Executor from "../Executor.ts"
+import type * as Monitor from "../Monitor.ts"
+import { make as refuse, NotRecoverable, type RecoveryError } from "../RecoveryError.ts"
+import type { Cause as IncidentReason, Source } from "../RecoveryEvent.ts"
+import type { RecoveryPolicy } from "../RecoveryPolicy.ts"
+import type { Recovered, RunStatus, WatchOptions } from "../WatchedRun.ts"
+import type { EventLog } from "./eventLog.ts"
+import * as OwnedRun from "./ownedRun.ts"
+
+export interface Watch {
+  readonly options: WatchOptions
+  readonly scope: Scope.Scope
+}
+
+export interface Tracked {
+  readonly run: OwnedRun.OwnedRun
+  phase: RunStatus["phase"]
+  watch: Watch | undefined
+  client: TrainingClient | undefined
+  target: Monitor.Target | undefined
+}
+
+/** An incident's id is a function of what failed: two observers make the same one. */
+export const idOf = (failed: string): string => `inc-${createHash("sha256").update(failed).digest("hex").slice(0, 10)}`
+
+/** What an error of its client means for a run; none where nothing failed but somebody decided. */
+const causeOf = ({ reason }: TinkerError): IncidentCause | undefined => {
+  switch (reason._tag) {
+    case "Fenced":
+      return undefined
+    case "RunLost":
+      return "lost"
+    case "SessionLost":
+      return "session_lost"
+    case "RequestFailed":
+      return "failed"
+    default:
+      return "ambiguous"
+  }
+}
+
+/** The runs of those who own their loop: who watches them, how they stand, and what their failure sets off. */
+export const make = Effect.fnUntraced(function* (
+  policy: RecoveryPolicy,
+  log: EventLog,
+  monitor: Monitor.Monitor,
+  executor: Executor.Executor,
+  services: OwnedRun.Services
+) {
+  const background = yield* FiberSet.make<void>()
+  const runs = new Map<string, Tracked>()
+
+  const current = ({ run }: Tracked): string => run.lineage.at(-1) ?? ""
+
+  const track = (runId: string): Tracked => {
+    const known = runs.get(runId)
+    if (known !== undefined) return known
+    const tracked: Tracked = {
+      run: { lineage: [runId], refused: new Map() },
+      phase: "idle",
+      watch: undefined,
+      client: undefined,
+      target: undefined
+    }
+    runs.set(runId, tracked)
+    return tracked
+  }
+
+  const inBackground = (effect: Effect.Effect<void>) =>
+    Effect.asVoid(
+      FiberSet.run(
+        background,
+        Effect.catchCause(effect, (cause) =>
+          Cause.hasInterruptsOnly(cause) ? Effect.interrupt : Effect.logError("A recovery's follow-up died", cause)
+        )
+      )
+    )
+
+  const callBack = (
+    tracked: Tracked,
+    about: { readonly runId: string; readonly incident: string },
+    callback: "onRecovered" | "onFailure",
+    call: () => Effect.Effect<unknown, unknown>
+  ) =>
+    Effect.gen(function* () {
+      const began = yield* Clock.currentTimeMillis
+      const tell = (detail: string) =>
+        Effect.flatMap(Clock.currentTimeMillis, (now) =>
+          log.emit({
+            _tag: "callback_failed",
+            run: tracked.run.lineage[0] ?? about.runId,
+            trainingRunId: about.runId,
+            attempt: null,
+            incident: about.incident,
+            try: 0,
+            duration: Duration.millis(now - began),
+            callback,
+            detail
+          })
+        )
+      yield* Effect.suspend(call).pipe(
+        Effect.timeoutOption(policy.callbackLimit),
+        Effect.flatMap((done) =>
+          Option.isSome(done) ? Effect.void : tell(`it took longer than ${Duration.format(policy.callbackLimit)}`)
+        ),
+        Effect.catchCause((cause) =>
+          Cause.hasInterruptsOnly(cause) ? Effect.interrupt : tell(Cause.pretty(cause).split("\n", 1)[0] ?? "")
+        )
+      )
+    }).pipe(inBackground)
+
+  const openIncident = Effect.fnUntraced(function* (
+    tracked: Tracked,
+    cause: IncidentReason,
+    detail: string,
+    source: Source
+  ): Effect.fn.Return<Executor.Incident> {
+    const trainingRunId = current(tracked)
+    const sighting = yield* monitor.inspect(trainingRunId)
+    return {
+      id: idOf(trainingRunId),
+      run: tracked.run.lineage[0] ?? trainingRunId,
+      trainingRunId,
+      attempt: null,
+      cause,
+      detail,
+      source,
+      lastSeenWell: Option.map(sighting, ({ seenWell }) => seenWell)
+    }
+  })
+
+  const stopSweeping = (tracked: Tracked) => {
+    const { target } = tracked
+    tracked.target = undefined
+    return target === undefined ? Effect.void : monitor.remove(target)
+  }
+
+  /** Has the current attempt of a watched run looked after, by sweep and through its client. */
+  const lookAfter = Effect.fnUntraced(function* (tracked: Tracked, watch: Watch) {
+    const runId = current(tracked)
+    tracked.phase = "watched"
+    const target: Monitor.Target = {
+      trainingRunId: runId,
+      run: tracked.run.lineage[0] ?? runId,
+      attempt: null,
+      onFlag: (detail) => failed(tracked, runId, "poisoned", detail, "sweep")
+    }
+    yield* stopSweeping(tracked)
+    tracked.target = target
+    yield* monitor.add(target)
+    const { client } = tracked
+    if (client === undefined) return
+    yield* client.failure.pipe(
+      Effect.flatMap((error) => {
+        const cause = causeOf(error)
+        if (cause === undefined) return Effect.logDebug(`The client of ${runId} was fenced: ${error.message}`)
+        const blame = error.reason._tag === "RequestFailed" && error.category === "user"
+        return failed(tracked, runId, cause, error.message, "client", blame)
+      }),
+      Effect.forkIn(watch.scope)
+    )
+  })
+
+  /** The first sign of an attempt's failure opens its incident; later ones, and those of attempts before it, change nothing. */
+  const failed = Effect.fnUntraced(function* (
+    tracked: Tracked,
+    runId: string,
+    cause: IncidentCause,
+    detail: string,
+    source: Source,
+    userFault = false
+  ): Effect.fn.Return<void> {
+    const { watch } = tracked
+    if (watch === undefined || tracked.phase !== "watched" || current(tracked) !== runId) return
+    const incident = yield* openIncident(tracked, cause, detail, source)
+    if (!policy.enabled) {
+      tracked.phase = "reported"
+      return yield* Executor.announce(log, incident)
+    }
+    tracked.phase = "recovering"
+    const refusal = refuse(new NotRecoverable({ runId, cause, detail }))
+    const options = { optimizer: policy.restoreOptimizer, strategy: watch.options.strategy ?? policy.strategy }
+    yield* inBackground(
+      recover(tracked, incident, watch.scope, options, userFault ? refusal : undefined).pipe(
+        Effect.matchEffect({
+          onFailure: (error) => {
+            if (tracked.watch === undefined) return Effect.void
+            tracked.phase = "given_up"
+            const { onFailure } = tracked.watch.options
+            if (onFailure === undefined) return Effect.void
+            return callBack(tracked, { runId, incident: incident.id }, "onFailure", () => onFailure({ runId, error }))
+          },
+          onSuccess: (recovered) => {
+            const onRecovered = tracked.watch?.options.onRecovered
+            if (onRecovered === undefined) return Effect.void
+            return callBack(tracked, { runId, incident: incident.id }, "onRecovered", () => onRecovered(recovered))
+          }
+        })
+      )
+    )
+  })
+
+  const recover = (
+    tracked: Tracked,
+    incident: Executor.Incident,
+    scope: Scope.Scope,
+    options: { readonly strategy: CheckpointSelector.Strategy; readonly optimizer: boolean },
+    refusal?: RecoveryError
+  ): Effect.Effect<Recovered, RecoveryError> => {
+    const previous = { runId: incident.trainingRunId, client: Option.fromNullishOr(tracked.client) }
+    const bad = new Set<string>()
+    return executor
+      .recover({
+        incident,
+        restore: (report) =>
+          refusal === undefined
+            ? OwnedRun.restore(services, tracked.run, {
+                ...options,
+                incident: incident.id,
+                scope,
+                fence: previous.client,
+                report: (progress) => {
+                  if (progress._tag === "Quarantined") bad.add(progress.path)
+                  return report(progress)
+                }
+              })
+            : Effect.fail(refusal),
+        outcome: ({ checkpoint, client }) => ({
+          newTrainingRunId: client.modelId,
+          path: checkpoint.path,
+          step: Option.getOrNull(checkpoint.step),
+          quarantined: [...bad]
+        })
+      })
+      .pipe(
+        Effect.flatMap(({ checkpoint, client }) =>
+          Effect.gen(function* () {
+            yield* stopSweeping(tracked)
+            tracked.run.lineage.push(client.modelId)
+            tracked.client = client
+            tracked.phase = "idle"
+            runs.set(client.modelId, tracked)
+            if (tracked.watch !== undefined) yield* lookAfter(tracked, tracked.watch)
+            const recovered: Recovered = {
+              previous,
+              runId: client.modelId,
+              client,
+              checkpoint,
+              step: checkpoint.step,
+              incident: incident.id,
+              quarantined: [...bad]
+            }
+            return recovered
+          })
+        )
+      )
+  }
+
+  const release = Effect.fnUntraced(function* (tracked: Tracked, why: string) {
+    tracked.watch = undefined
+    tracked.phase = "idle"
+    yield* stopSweeping(tracked)
+    yield* executor.cancel(current(tracked), why)
+  })
+
+  return { runs, track, current, lookAfter, openIncident, recover, release }
+})

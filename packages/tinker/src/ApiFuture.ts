@@ -20,6 +20,6 @@ export interface ApiFuture<A> {
   readonly requestIds: ReadonlyArray<string>
   /** Awaits the result; any number of times, always the same. Interrupting the wait leaves the operation as it is. */
   readonly result: Effect.Effect<A, TinkerError>
-  /** The newest queue state and each later one; ends with the result. */
+  /** The newest queue state, `active` until the service says otherwise, and each change of it; ends with the result. */
   readonly queueState: Stream.Stream<QueueState>
 }

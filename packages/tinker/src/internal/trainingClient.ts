@@ -55,7 +55,13 @@ export const make = Effect.fnUntraced(function* (options: {
   readonly toleranceMillis: number
 }): Effect.fn.Return<TrainingClient, never, Scope.Scope> {
   const { config, modelId, session, toleranceMillis, transport } = options
-  const scope = yield* Effect.scope
+  // A scope of our own: when the caller's ends, waiters learn why before the fibers that serve them are interrupted.
+  const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) =>
+    Effect.suspend(() => {
+      stop(fenced("its scope was closed"))
+      return Scope.close(scope, exit)
+    })
+  )
   const failure = Deferred.makeUnsafe<TinkerError>()
   const awaited = new Set<Awaited>()
   let nextSeq = options.nextSeq
@@ -103,11 +109,8 @@ export const make = Effect.fnUntraced(function* (options: {
     onStall: () => stop(fenced("an operation was prepared and not submitted, while later ones waited for it"))
   })
 
-  yield* Scope.addFinalizer(
-    scope,
-    Effect.sync(() => stop(fenced("its scope was closed")))
-  )
-  yield* Scope.addFinalizer(scope, Effect.sync(session.onLost(stop)))
+  const forget = session.onLost(stop)
+  yield* Effect.addFinalizer(() => Effect.sync(forget))
 
   /** Submits the requests of one operation, one after the other; each answer is the id of a result to come. */
   const submitAll = Effect.fnUntraced(function* <Part, A>(
@@ -153,7 +156,12 @@ export const make = Effect.fnUntraced(function* (options: {
           runId: modelId,
           kind: draft.kind,
           decode: draft.decode,
-          onState: (next) => SubscriptionRef.set(state, next),
+          onState: (next) => {
+            const known = SubscriptionRef.getUnsafe(state)
+            return known.state === next.state && known.reason === next.reason
+              ? Effect.void
+              : SubscriptionRef.set(state, next)
+          },
           toleranceMillis
         }),
       { concurrency: "unbounded" }
@@ -173,6 +181,7 @@ export const make = Effect.fnUntraced(function* (options: {
       Effect.ignore
     )
     one.fiber = yield* Effect.forkIn(fetchAll, scope)
+    if (!awaited.has(one)) one.fiber.interruptUnsafe()
     return {
       requestIds,
       result: Deferred.await(result),
@@ -202,7 +211,8 @@ export const make = Effect.fnUntraced(function* (options: {
       const run = submitAll(draft, seqIds).pipe(
         Effect.flatMap((requestIds) => follow(draft, seqIds, requestIds)),
         Effect.flatMap((future) => Deferred.succeed(accepted, future)),
-        Effect.catch(refuse),
+        // Clearing the lane interrupts the fiber that this runs in.
+        Effect.catch((error) => Effect.uninterruptible(refuse(error))),
         // A defect is a fault of this program: the caller gets it, and nothing is sent after it.
         Effect.onError((cause) =>
           Effect.sync(() => {

@@ -14,7 +14,7 @@ export interface Seen {
   readonly headers: Record<string, string | undefined>
   readonly body: Uint8Array
   /** The body as JSON, where it is JSON. */
-  readonly json: Record<string, any>
+  readonly json: Record<string, unknown>
   /** How many requests for this path came before. */
   readonly nth: number
 }
@@ -108,7 +108,7 @@ export const make = (script: Script = () => undefined): Fake => {
         Effect.gen(function* () {
           const body = bytesOf(request)
           const path = url.pathname.replace(/^.*\/api\/v1\//, "")
-          let json: Record<string, any> = {}
+          let json: Record<string, unknown> = {}
           try {
             json = JSON.parse(new TextDecoder().decode(body))
           } catch {

@@ -1,12 +1,13 @@
 // What a step costs beyond the requests themselves: a run of `Trainer` with its journal on disk, its checkpoints verified
 // and its recovery on guard, against a bare loop over the SDK that keeps the same number of steps in flight. The server
-// computes nothing, so nothing hides the difference.
+// computes nothing and has a process of its own, so nothing hides the difference.
+import { spawn } from "node:child_process"
+import { once } from "node:events"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { NodeHttpClient, NodeServices } from "@effect/platform-node"
-import { Context, Effect, Exit, Layer, Redacted, Scope } from "effect"
-import { Emulator } from "@tinkex/emulator"
+import { Effect, Exit, Layer, Redacted, Scope } from "effect"
 import { Recovery } from "@tinkex/recovery"
 import { Datum, ServiceClient, TensorData, Tinker, type TrainingClient } from "@tinkex/tinker"
 import { CheckpointPolicy, Dataset, Journal, Trainer } from "@tinkex/training"
@@ -77,13 +78,19 @@ export const run = async (options: BenchOptions): Promise<ReadonlyArray<BenchRes
   const rounds = options.quick === true ? 3 : 7
   const steps = options.quick === true ? 100 : 300
   const directory = mkdtempSync(join(tmpdir(), "tinkex-bench-"))
+  const server = spawn(
+    process.execPath,
+    [...process.execArgv, new URL("peers/emulator.ts", import.meta.url).pathname],
+    { stdio: ["pipe", "pipe", "inherit"] }
+  )
+  const [line] = await once(server.stdout, "data")
+  const url = String(line).trim()
   const program = Effect.gen(function* () {
     const scope = yield* Scope.make()
-    const emulator = Context.get(yield* Layer.buildWithScope(Emulator.layer({ compute: "none" }), scope), Emulator)
     const context = yield* Layer.buildWithScope(
       Recovery.layer({ enabled: true }).pipe(
         Layer.provideMerge(
-          Tinker.layer({ apiKey: Redacted.make("tml-bench"), baseUrl: emulator.url }).pipe(
+          Tinker.layer({ apiKey: Redacted.make("tml-bench"), baseUrl: url }).pipe(
             Layer.provide(NodeHttpClient.layerUndici)
           )
         ),
@@ -109,6 +116,7 @@ export const run = async (options: BenchOptions): Promise<ReadonlyArray<BenchRes
       { bench: "trainer-step-overhead", ours, peer, peerName: "bare SDK loop", ratio: ours / peer, unit: "steps/s" }
     ]
   } finally {
+    server.kill()
     rmSync(directory, { recursive: true, force: true })
   }
 }

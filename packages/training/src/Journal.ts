@@ -40,7 +40,7 @@ export interface OpenJournal {
   readonly formerOwnerDead: boolean
   /** Returns when the record is durable. */
   readonly append: (record: JournalRecord) => Effect.Effect<void, JournalError>
-  /** Keeps the order and returns at once; durable with the next `append`, or when the run is closed. */
+  /** Keeps the order and returns at once; written and durable with the next `append`, or when the run is closed. */
   readonly appendLazy: (record: JournalRecord) => Effect.Effect<void, JournalError>
 }
 

@@ -42,23 +42,25 @@ describe("P1, P2: poison at every step of a 40-step run, saving every 5", () => 
 })
 
 /** The journal of a process that dies at its n-th record, just before or just after it is durable. */
-const mortal = (crash: { at: number; after: boolean }) => (journal: Journal["Service"]): Journal["Service"] => ({
-  ...journal,
-  open: (name) =>
-    journal.open(name).pipe(
-      Effect.map((open) => {
-        const dying =
-          (append: typeof open.append): typeof open.append =>
-          (record) =>
-            Effect.suspend(() => {
-              if (--crash.at !== 0) return append(record)
-              const death = Effect.die(new Error(`dead at ${record._tag}`))
-              return crash.after ? Effect.andThen(append(record), death) : death
-            })
-        return { ...open, append: dying(open.append), appendLazy: dying(open.appendLazy) }
-      })
-    )
-})
+const mortal =
+  (crash: { at: number; after: boolean }) =>
+  (journal: Journal["Service"]): Journal["Service"] => ({
+    ...journal,
+    open: (name) =>
+      journal.open(name).pipe(
+        Effect.map((open) => {
+          const dying =
+            (append: typeof open.append): typeof open.append =>
+            (record) =>
+              Effect.suspend(() => {
+                if (--crash.at !== 0) return append(record)
+                const death = Effect.die(new Error(`dead at ${record._tag}`))
+                return crash.after ? Effect.andThen(append(record), death) : death
+              })
+          return { ...open, append: dying(open.append), appendLazy: dying(open.appendLazy) }
+        })
+      )
+  })
 
 const total = 12
 

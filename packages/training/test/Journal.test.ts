@@ -351,7 +351,7 @@ describe("Journal on disk", () => {
     )
   })
 
-  it.effect("writes lazy records at once, flushes none of them alone, and all of them at the end", () => {
+  it.effect("writes lazy records with the next durable one, in their order, or at the end", () => {
     let syncs = 0
     return onDisk(
       () =>
@@ -361,10 +361,15 @@ describe("Journal on disk", () => {
           const open = yield* journal.open("run").pipe(Scope.provide(scope))
           const before = syncs
           for (let i = 0; i < 5; i++) yield* open.appendLazy(commit(1, i))
-          while ((yield* journal.read("run")).length < 6) yield* Effect.yieldNow
-          assert.strictEqual(syncs, before)
-          yield* Scope.close(scope, Exit.void)
+          assert.strictEqual((yield* journal.read("run")).length, 1)
+          yield* open.append(attempt(2))
           assert.strictEqual(syncs, before + 1)
+          const tags = (yield* journal.read("run")).map(({ record }) => record._tag)
+          assert.deepStrictEqual(tags, ["Epoch", ...Array<string>(5).fill("Commit"), "Attempt"])
+          yield* open.appendLazy(commit(2, 0))
+          yield* Scope.close(scope, Exit.void)
+          assert.strictEqual(syncs, before + 2)
+          assert.strictEqual((yield* journal.read("run")).length, 8)
         }),
       (fs) => watched(fs, (file) => ({ ...file, sync: Effect.suspend(() => (syncs++, file.sync)) }))
     )

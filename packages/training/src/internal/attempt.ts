@@ -1,6 +1,7 @@
 import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import type { ApiFuture } from "@tinkex/tinker/ApiFuture"
 import type { RestClient } from "@tinkex/tinker/RestClient"
 import type { TinkerError } from "@tinkex/tinker/TinkerError"
@@ -52,6 +53,8 @@ export interface StepProgram {
   readonly finish: Effect.Effect<string, AttemptFailed | TrainingError | TinkerError | JournalError>
 }
 
+type IntentError = AttemptFailed | TrainingError | TinkerError | JournalError
+
 type Unit =
   | {
       readonly _tag: "Step"
@@ -67,8 +70,8 @@ type Unit =
     }
 
 /**
- * Drives one attempt until every step is committed and the final checkpoint is sure; its path is the result. Steps are written down before their
- * first byte is sent (RP1), submitted in order (RP2), a save takes the place right behind its step (RP3), and results count
+ * Drives one attempt until every step is committed and the final checkpoint is sure; its path is the result. Steps are
+ * written down before their first byte is sent (RP1), submitted in order (RP2), a save takes the place right behind its step (RP3), and results count
  * strictly in that order: the first one that is missing ends the attempt and nothing after it is believed (RP4).
  */
 export const drive = (
@@ -81,7 +84,8 @@ export const drive = (
   const { client } = attempt
   const classify = classifyFor(attempt, rest)
 
-  const submit = Effect.fnUntraced(function* (step: number, inflight: Array<Unit>) {
+  /** Reserves the operations of a step and writes them down; nothing is sent. */
+  const intend = Effect.fnUntraced(function* (step: number) {
     const { pass, update } = yield* program.prepare(client, step)
     const journaled = attempt.resend.get(step)
     const name = journaled === undefined ? program.saveAfter(attempt.number, step) : journaled.save?.name
@@ -106,10 +110,7 @@ export const drive = (
         detail: `step ${step} would not be sent as it was written down before the process died`
       })
     }
-    inflight.push({ _tag: "Step", step, pass: yield* pass.submit, update: yield* update.submit })
-    if (save !== undefined && name !== undefined) {
-      inflight.push({ _tag: "Save", name, binds: step + 1, future: yield* save.submit })
-    }
+    return { step, pass, update, save: name === undefined || save === undefined ? undefined : { name, op: save } }
   })
 
   const loop = Effect.gen(function* () {
@@ -121,10 +122,17 @@ export const drive = (
       const save = yield* client.prepare.saveState(pending.name)
       inflight.push({ _tag: "Save", name: pending.name, binds: pending.binds, future: yield* save.submit })
     }
+    // While a step is on its way, the next one is made ready and written down: the disk is never waited for twice.
+    let ahead: Fiber.Fiber<Effect.Success<ReturnType<typeof intend>>, IntentError> | undefined
     while (true) {
       if (next < program.totalSteps && next - done <= program.pipelining) {
-        yield* submit(next, inflight)
+        const { pass, save, step, update } = yield* ahead === undefined ? intend(next) : Fiber.join(ahead)
         next++
+        ahead = next < program.totalSteps ? yield* Effect.forkChild(intend(next)) : undefined
+        inflight.push({ _tag: "Step", step, pass: yield* pass.submit, update: yield* update.submit })
+        if (save !== undefined) {
+          inflight.push({ _tag: "Save", name: save.name, binds: step + 1, future: yield* save.op.submit })
+        }
         continue
       }
       const unit = inflight.shift()

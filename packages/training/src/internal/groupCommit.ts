@@ -21,8 +21,8 @@ export interface Sink {
 }
 
 /**
- * One fiber writes; while it waits for the disk, the lines of all callers gather for its next turn. Lazy lines are written in
- * their turn too, so that only a power loss can lose them, but cause no flush. The first failure is the last thing that
+ * One fiber writes; while it waits for the disk, the lines of all callers gather for its next turn. Lazy lines wait for the next
+ * durable one, or for the end, and go out with it in their order: they cost neither a write nor a flush. The first failure is the last thing that
  * happens: what the disk holds after it is unknown, and a second flush may report success without having written anything.
  *
  * `line` makes the text of the next record; if it throws, its place is not used up.
@@ -45,27 +45,17 @@ export const make = <A>(
     let waiting: Deferred.Deferred<void, JournalError> | undefined
     let refusal: JournalError | undefined
     let ending = false
-    let dirty = false
-
-    const flush = (text: string, durable: boolean) => {
-      const written = text === "" ? Effect.void : sink.write(text)
-      return durable ? Effect.andThen(written, sink.sync) : written
-    }
 
     const write = Effect.gen(function* () {
       while (refusal === undefined) {
-        if (lines.length === 0 && !(ending && dirty)) {
-          if (ending) return
-          yield* wake.await
-        }
+        if (waiting === undefined && !ending) yield* wake.await
+        if (lines.length === 0) return
         wake.closeUnsafe()
         const text = lines.join("")
         const group = waiting
-        const durable = group !== undefined || (ending && dirty)
         lines = []
         waiting = undefined
-        const exit = yield* Effect.exit(flush(text, durable))
-        dirty = Exit.isSuccess(exit) && (text !== "" || dirty) && !durable
+        const exit = yield* Effect.exit(Effect.andThen(sink.write(text), sink.sync))
         if (Exit.isFailure(exit)) {
           const fail = exit.cause.reasons.find(Cause.isFailReason)
           refusal = fail === undefined ? sink.broken(Cause.pretty(exit.cause)) : fail.error
@@ -100,9 +90,10 @@ export const make = <A>(
     const enqueue = (value: A, durable: boolean): Effect.Effect<void, JournalError> => {
       if (refusal !== undefined || ending) return Effect.fail(refusal ?? sink.closed)
       lines.push(line(value, clock.currentTimeMillisUnsafe()))
-      const group = durable ? (waiting ??= Deferred.makeUnsafe()) : undefined
+      if (!durable) return Effect.void
+      const group = (waiting ??= Deferred.makeUnsafe())
       wake.openUnsafe()
-      return group === undefined ? Effect.void : Deferred.await(group)
+      return Deferred.await(group)
     }
 
     return {

@@ -16,6 +16,8 @@ export const make = (journal: OpenJournal): RunLog => {
   let state = RunState.fold(journal.records.map((stamped) => stamped.record))
   return {
     state: () => state,
+    // Known from the call on, not from the flush: what is decided meanwhile must see it. After a failed write nothing more is
+    // decided, since every later append fails too.
     append: (record) =>
       Effect.suspend(() => {
         state = RunState.apply(state, record)

@@ -14,12 +14,15 @@ for (const name of readdirSync("packages").toSorted()) {
   const stray = files.filter((file: { readonly path: string }) => /tsbuildinfo|\.test\.|^test\//.test(file.path))
   const tarball = join(out, filename)
   try {
-    if (stray.length > 0) throw new Error(`ships ${stray.map((file: { readonly path: string }) => file.path).join(", ")}`)
+    if (stray.length > 0)
+      throw new Error(`ships ${stray.map((file: { readonly path: string }) => file.path).join(", ")}`)
     execFileSync("node_modules/.bin/publint", ["run", tarball, "--strict"], { stdio: "pipe" })
     const manifest = JSON.parse(readFileSync(join(cwd, "package.json"), "utf8"))
     const entries = manifest.bin === undefined ? ["."] : []
     if (entries.length > 0) {
-      execFileSync("node_modules/.bin/attw", [tarball, "--profile", "esm-only", "--entrypoints", ...entries], { stdio: "pipe" })
+      execFileSync("node_modules/.bin/attw", [tarball, "--profile", "esm-only", "--entrypoints", ...entries], {
+        stdio: "pipe"
+      })
     }
     console.log(`ok ${manifest.name}: ${files.length} files`)
   } catch (error) {

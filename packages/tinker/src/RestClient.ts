@@ -70,9 +70,9 @@ const checkPath = (operation: string, path: string) =>
   })
 
 const checkId = (operation: string, id: string) =>
-  id === "" || /[/?#\s]/.test(id)
-    ? Effect.fail(invalid(operation, "runId", `"${id}" is no id of a training run`))
-    : Effect.succeed(id)
+  CheckpointPath.isSegment(id)
+    ? Effect.succeed(id)
+    : Effect.fail(invalid(operation, "runId", `"${id}" is no id of a training run`))
 
 /** `limit` and `offset` as the service takes them. */
 const checkPage = (operation: string, limit: number, offset: number, most: number) =>
@@ -115,7 +115,7 @@ export const make = (request: Request) => {
         listTrainingRuns({ ...options, limit: 100, offset }).pipe(
           Effect.map(({ cursor, runs }) => {
             const next = offset + runs.length
-            const more = runs.length === 100 || (runs.length > 0 && next < cursor.totalCount)
+            const more = runs.length > 0 && next < cursor.totalCount
             return [runs, more ? Option.some(next) : Option.none<number>()] as const
           })
         )
@@ -206,7 +206,10 @@ export class RestClient extends Context.Service<
     readonly listTrainingRuns: (
       options?: ListRuns
     ) => Effect.Effect<{ readonly runs: ReadonlyArray<TrainingRun>; readonly cursor: Cursor }, TinkerError>
-    /** All runs, fetched 100 at a time as they are asked for. */
+    /**
+     * All runs, fetched 100 at a time as they are asked for. The pages are no snapshot: a run that moves in the list meanwhile
+     * may come twice or, until the next time, not at all.
+     */
     readonly streamTrainingRuns: (
       options?: Omit<ListRuns, "limit" | "offset">
     ) => Stream.Stream<TrainingRun, TinkerError>
@@ -218,6 +221,7 @@ export class RestClient extends Context.Service<
       readonly offset?: number | undefined
     }) => Effect.Effect<ReadonlyArray<Checkpoint>, TinkerError>
     readonly weightsInfo: (path: string) => Effect.Effect<WeightsInfo, TinkerError>
+    /** `NotFound` may also mean that a first try had deleted it and its answer was lost. */
     readonly deleteCheckpoint: (path: string) => Effect.Effect<void, TinkerError>
     /** Counted from now, in whole seconds; `null` keeps it for ever. */
     readonly setCheckpointTtl: (path: string, ttl: Duration.Input | null) => Effect.Effect<void, TinkerError>

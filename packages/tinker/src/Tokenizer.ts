@@ -16,6 +16,7 @@ export class Tokenizer extends Context.Service<
   {
     /** Ids of a text, without special tokens. */
     readonly encode: (text: string) => Effect.Effect<ReadonlyArray<number>, TinkerError>
+    /** Text of ids; special tokens are left out. An id outside the vocabulary fails with `InvalidInput`. */
     readonly decode: (tokens: ReadonlyArray<number>) => Effect.Effect<string, TinkerError>
     readonly vocabSize: number
     readonly bosToken: Option.Option<number>
@@ -25,22 +26,15 @@ export class Tokenizer extends Context.Service<
   /** One token a byte of UTF-8 (0 to 255), 256 begins a text, 257 ends it, 258 pads. What the emulator's models speak. */
   static readonly layerBytes: Layer.Layer<Tokenizer> = Layer.sync(Tokenizer, () => {
     const encoder = new TextEncoder()
-    const decoder = new TextDecoder()
+    // Or it would swallow a byte order mark that was part of the text.
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
     return Tokenizer.of({
       encode: (text) => Effect.sync(() => [...encoder.encode(text)]),
       decode: (tokens) => {
         const wrong = tokens.find((token) => !Number.isInteger(token) || token < 0 || token > 258)
         return wrong === undefined
           ? Effect.sync(() => decoder.decode(Uint8Array.from(tokens.filter((token) => token < 256))))
-          : Effect.fail(
-              new TinkerError({
-                reason: new InvalidInput({
-                  operation: "decode",
-                  field: "tokens",
-                  problem: `has ${wrong}, which is no byte`
-                })
-              })
-            )
+          : Effect.fail(noToken(wrong))
       },
       vocabSize: 259,
       bosToken: Option.some(256),
@@ -57,6 +51,11 @@ export class Tokenizer extends Context.Service<
   ): Layer.Layer<Tokenizer, TinkerError, FileSystem.FileSystem | Path.Path> =>
     Layer.effect(Tokenizer, fromDirectory(directory))
 }
+
+const noToken = (token: number) =>
+  new TinkerError({
+    reason: new InvalidInput({ operation: "decode", field: "tokens", problem: `has ${token}, which is no token` })
+  })
 
 const badFolder = (problem: string) => new TinkerError({ reason: new InvalidConfig({ field: "tokenizer", problem }) })
 
@@ -83,11 +82,11 @@ const fromDirectory = Effect.fn("Tokenizer.fromDirectory")(function* (directory:
   const config = configured ? yield* read("tokenizer_config.json") : {}
   const { Tokenizer: HuggingFace } = yield* Effect.tryPromise({
     try: () => import("@huggingface/tokenizers"),
-    catch: () =>
+    catch: (cause) =>
       new TinkerError({
         reason: new Unsupported({
           feature: "A tokenizer from a folder",
-          problem: "the package @huggingface/tokenizers is not installed; npm install @huggingface/tokenizers"
+          problem: `the package @huggingface/tokenizers cannot be loaded (${String(cause)}); npm install @huggingface/tokenizers`
         })
       })
   })
@@ -95,20 +94,29 @@ const fromDirectory = Effect.fn("Tokenizer.fromDirectory")(function* (directory:
     try: () => new HuggingFace(model, config),
     catch: (cause) => badFolder(`is malformed: ${directory}/tokenizer.json: ${String(cause)}`)
   })
-  const guarded = <A>(operation: string, run: () => A) =>
-    Effect.try({
-      try: run,
-      catch: (cause) =>
-        new TinkerError({ reason: new InvalidInput({ operation, field: "text", problem: String(cause) }) })
-    })
+  const failed = (operation: string, field: string) => (cause: unknown) =>
+    new TinkerError({ reason: new InvalidInput({ operation, field, problem: `cannot be read: ${String(cause)}` }) })
   const special = (name: string) => {
     const value = config[name]
     if (!isSpecial(value)) return Option.none<number>()
     return Option.fromUndefinedOr(tokenizer.token_to_id(typeof value === "string" ? value : value.content))
   }
   return Tokenizer.of({
-    encode: (text) => guarded("encode", () => tokenizer.encode(text, { add_special_tokens: false }).ids),
-    decode: (tokens) => guarded("decode", () => tokenizer.decode([...tokens])),
+    encode: (text) =>
+      Effect.try({
+        try: () => tokenizer.encode(text, { add_special_tokens: false }).ids,
+        catch: failed("encode", "text")
+      }),
+    decode: (tokens) => {
+      const wrong = tokens.find((token) => tokenizer.id_to_token(token) === undefined)
+      if (wrong !== undefined) return Effect.fail(noToken(wrong))
+      // The package refuses an empty list.
+      if (tokens.length === 0) return Effect.succeed("")
+      return Effect.try({
+        try: () => tokenizer.decode([...tokens], { skip_special_tokens: true }),
+        catch: failed("decode", "tokens")
+      })
+    },
     vocabSize: tokenizer.get_vocab().size,
     bosToken: special("bos_token"),
     eosToken: special("eos_token")

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { NodeServices } from "@effect/platform-node"
-import { Effect, FileSystem, Layer, Option } from "effect"
+import { Effect, FileSystem, Layer, Option, Schema } from "effect"
 import { Tokenizer } from "../src/Tokenizer.ts"
 
 // A byte-level BPE with one merge, written for this test.
@@ -41,6 +41,15 @@ describe("Tokenizer", () => {
     }).pipe(Effect.provide(Tokenizer.layerBytes))
   )
 
+  it.effect.prop("layerBytes: gives any text back, a byte order mark too", [Schema.String], ([any]) =>
+    Effect.gen(function* () {
+      const tokenizer = yield* Tokenizer
+      // UTF-8 has no half of a surrogate pair.
+      const text = `\uFEFF${Buffer.from(any).toString()}`
+      assert.strictEqual(yield* tokenizer.decode(yield* tokenizer.encode(text)), text)
+    }).pipe(Effect.provide(Tokenizer.layerBytes))
+  )
+
   it.effect("layerDirectory: reads a folder as it comes with a model", () =>
     Effect.gen(function* () {
       const directory = yield* folder({
@@ -51,6 +60,15 @@ describe("Tokenizer", () => {
       const tokens = yield* tokenizer.encode("hello world")
       assert.deepStrictEqual(tokens, [8, 2, 2, 3, 4, 5, 3, 6, 2, 7])
       assert.strictEqual(yield* tokenizer.decode(tokens), "hello world")
+      assert.strictEqual(yield* tokenizer.decode([9, ...tokens, 10]), "hello world")
+      assert.deepStrictEqual(yield* tokenizer.encode(""), [])
+      assert.strictEqual(yield* tokenizer.decode([]), "")
+      assert.strictEqual(tokenizer.vocabSize, 11)
+      for (const wrong of [11, -1, 1.5, Number.NaN]) {
+        const error = yield* Effect.flip(tokenizer.decode([8, wrong]))
+        assert.strictEqual(error.reason._tag, "InvalidInput")
+        assert.include(error.message, `has ${wrong}`)
+      }
       assert.deepStrictEqual(tokenizer.bosToken, Option.some(9))
       assert.deepStrictEqual(tokenizer.eosToken, Option.some(10))
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer))
@@ -61,7 +79,10 @@ describe("Tokenizer", () => {
       for (const [files, problem] of [
         [{}, "cannot be read"],
         [{ "tokenizer.json": "{" }, "no JSON object"],
-        [{ "tokenizer.json": "{}" }, "is malformed"]
+        [{ "tokenizer.json": "{}" }, "is malformed"],
+        [{ "tokenizer.json": "[]" }, "no JSON object"],
+        [{ "tokenizer.json": tokenizerJson.replace('"ByteLevel"', '"Nope"') }, "Unknown PreTokenizer type: Nope"],
+        [{ "tokenizer.json": tokenizerJson, "tokenizer_config.json": "nonsense" }, "tokenizer_config.json"]
       ] as const) {
         const error = yield* Effect.flip(load(yield* folder(files)))
         assert.strictEqual(error.reason._tag, "InvalidConfig")

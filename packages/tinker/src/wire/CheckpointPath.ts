@@ -1,6 +1,9 @@
 import * as Option from "effect/Option"
 
-/** `tinker://<training run>/<kind>/<name>`. A run's id may hold colons, a name holds no slash. */
+/**
+ * `tinker://<training run>/<kind>/<name>`. A run's id may hold colons, a name holds no slash. Both go into URLs as they are, so
+ * neither may hold what would end or climb out of a URL's path: `?`, `#`, `%`, a backslash, white space, `.` or `..`.
+ */
 export interface CheckpointPath {
   readonly runId: string
   readonly kind: "weights" | "sampler_weights"
@@ -9,12 +12,16 @@ export interface CheckpointPath {
 
 export const format = ({ kind, name, runId }: CheckpointPath): string => `tinker://${runId}/${kind}/${name}`
 
+const grammar = /^tinker:\/\/([^/]+)\/(weights|sampler_weights)\/([^/]+)$/
+
+/** Whether a text can be one segment of a URL's path without changing its meaning. */
+export const isSegment = (text: string): boolean => /^[^/\\?#%\s\p{Cc}]+$/u.test(text) && text !== "." && text !== ".."
+
 /** Reads a path; none for any other text. */
 export const parse = (path: string): Option.Option<CheckpointPath> => {
-  if (!path.startsWith("tinker://")) return Option.none()
-  const [runId, kind, name, ...rest] = path.slice("tinker://".length).split("/")
-  if (!runId || !name || rest.length > 0) return Option.none()
-  return kind === "weights" || kind === "sampler_weights" ? Option.some({ runId, kind, name }) : Option.none()
+  const [, runId, kind, name] = grammar.exec(path) ?? []
+  if (runId === undefined || name === undefined || !isSegment(runId) || !isSegment(name)) return Option.none()
+  return Option.some({ runId, kind: kind === "weights" ? "weights" : "sampler_weights", name })
 }
 
 /** The two-part id that lists and routes use: `weights/<name>`. */

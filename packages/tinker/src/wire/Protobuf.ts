@@ -1,12 +1,15 @@
 /**
  * The binary bodies of the API: forward_backward requests, and the results of forward, forward_backward and sampling. Packed
  * arrays are little-endian. Reading is total: bytes that do not follow the contract fail with `WireError` and never throw.
+ * Writing throws an `Error` for values that the wire cannot hold (half a token, a shape that does not fit) instead of bending
+ * them: the caller decides whose mistake that is.
  *
  * Source: the public message table of the official client; the byte vectors in the tests were made with its own codec.
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf"
 import * as Effect from "effect/Effect"
 import type { Chunk, Datum } from "./Datum.ts"
+import { f32Bytes, i32Bytes, i64Bytes, Malformed, readBf16, readF32, readI32, readI64 } from "../internal/packed.ts"
 import * as Pb from "./gen/tinker_public_pb.ts"
 import type { TensorData } from "./Tensor.ts"
 import { WireError } from "./WireError.ts"
@@ -47,64 +50,14 @@ const itemBytes: Record<number, number> = { 1: 4, 2: 8, 3: 4, 4: 2 }
 const StopReason = ["stop", "length"] as const
 const maskedLogprob = -99999
 
-/** What `decode` throws inside; it never leaves this module. */
-class Malformed extends Error {}
+/** Most datums without any output that a result may count: nothing else in the message backs such a number. */
+const maxStripped = 1_000_000
 
 const decoding = <A>(what: string, decode: () => A): Effect.Effect<A, WireError> =>
   Effect.try({
     try: decode,
     catch: (cause) => new WireError({ what, problem: cause instanceof Error ? cause.message : String(cause) })
   })
-
-const viewBytes = (array: ArrayBufferView): Uint8Array =>
-  new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
-
-const f32Bytes = (values: ArrayLike<number>): Uint8Array =>
-  viewBytes(values instanceof Float32Array ? values : Float32Array.from(values))
-
-const i32Bytes = (values: ArrayLike<number>): Uint8Array =>
-  viewBytes(values instanceof Int32Array ? values : Int32Array.from(values))
-
-/** Two 32-bit halves a value: several times faster than BigInt64Array, and exact below 2^53. */
-const i64Bytes = (values: ArrayLike<number>): Uint8Array => {
-  const halves = new Int32Array(values.length * 2)
-  for (let i = 0; i < values.length; i++) {
-    // The index is below the length.
-    const value = values[i] as number
-    halves[2 * i] = value
-    halves[2 * i + 1] = Math.floor(value / 4294967296)
-  }
-  return viewBytes(halves)
-}
-
-/** A copy that starts at an even address, as typed arrays need it; not by `slice`, which on a `Buffer` is a view. */
-const aligned = (bytes: Uint8Array, item: number, what: string): ArrayBuffer => {
-  if (bytes.byteLength % item !== 0) {
-    throw new Malformed(`${what} has ${bytes.byteLength} bytes, no multiple of ${item}`)
-  }
-  return new Uint8Array(bytes).buffer
-}
-
-const readF32 = (bytes: Uint8Array, what: string): Float32Array => new Float32Array(aligned(bytes, 4, what))
-const readI32 = (bytes: Uint8Array, what: string): Int32Array => new Int32Array(aligned(bytes, 4, what))
-
-const readI64 = (bytes: Uint8Array, what: string): Float64Array => {
-  const halves = new Int32Array(aligned(bytes, 8, what))
-  const out = new Float64Array(halves.length / 2)
-  for (let i = 0; i < out.length; i++) {
-    const value = (halves[2 * i + 1] as number) * 4294967296 + ((halves[2 * i] as number) >>> 0) // both indices exist
-    if (!Number.isSafeInteger(value)) throw new Malformed(`${what} holds a number beyond 2^53`)
-    out[i] = value
-  }
-  return out
-}
-
-const readBf16 = (bytes: Uint8Array, what: string): Float32Array => {
-  const halves = new Uint16Array(aligned(bytes, 2, what))
-  const words = new Uint32Array(halves.length)
-  for (let i = 0; i < halves.length; i++) words[i] = (halves[i] as number) << 16 // the index is below the length
-  return new Float32Array(words.buffer)
-}
 
 const readDense = (bytes: Uint8Array, dtype: number, what: string): Pick<TensorData, "dtype" | "data"> => {
   switch (dtype) {
@@ -130,23 +83,49 @@ const readShape = (shape: ReadonlyArray<bigint>, what: string): ReadonlyArray<nu
 
 const product = (shape: ReadonlyArray<number>): number => shape.reduce((total, size) => total * size, 1)
 
-const toTensor = (tensor: TensorData): Pb.Tensor => {
-  const dtype = DType[tensor.dtype]
-  const values = tensor.dtype === "float32" ? f32Bytes(tensor.data) : i64Bytes(tensor.data)
+/** Row pointers that rise from 0 to the count of stored values, and columns within the shape. */
+const checkSparse = (tensor: TensorData, csr: NonNullable<TensorData["csr"]>, what: string): void => {
+  const [rows, columns] = tensor.shape
+  const { col, crow } = csr
+  const stored = tensor.data.length
+  let fits = tensor.shape.length === 2 && crow.length === Number(rows) + 1 && col.length === stored && crow[0] === 0
+  for (let i = 1; fits && i < crow.length; i++) fits = Number(crow[i]) >= Number(crow[i - 1])
+  for (let i = 0; fits && i < col.length; i++) fits = Number(col[i]) >= 0 && Number(col[i]) < Number(columns)
+  if (!fits || crow[crow.length - 1] !== stored) {
+    throw new Malformed(`${what} is sparse and its indices do not fit its shape [${tensor.shape.join(", ")}]`)
+  }
+}
+
+const checkShape = (tensor: TensorData, what: string): TensorData => {
+  const { csr, data, shape } = tensor
+  if (csr !== undefined) checkSparse(tensor, csr, what)
+  else if (product(shape) !== data.length) {
+    throw new Malformed(`${what} has ${data.length} values and the shape [${shape.join(", ")}]`)
+  }
+  return tensor
+}
+
+const valueBytes = (tensor: TensorData, what: string): Uint8Array =>
+  tensor.dtype === "float32" ? f32Bytes(tensor.data) : i64Bytes(tensor.data, what)
+
+const toTensor = (tensor: TensorData, name: string): Pb.Tensor => {
+  const what = `tensor ${name}`
+  const { csr, shape } = checkShape(tensor, what)
+  const values = valueBytes(tensor, what)
   return create(Pb.TensorSchema, {
     encoding:
-      tensor.csr === undefined
+      csr === undefined
         ? { case: "dense", value: values }
         : {
             case: "sparseCsr",
             value: create(Pb.SparseCsrSchema, {
               values,
-              crowIndices: i64Bytes(tensor.csr.crow),
-              colIndices: i64Bytes(tensor.csr.col)
+              crowIndices: i64Bytes(csr.crow, what),
+              colIndices: i64Bytes(csr.col, what)
             })
           },
-    dtype,
-    shape: tensor.shape.map(BigInt)
+    dtype: DType[tensor.dtype],
+    shape: shape.map(BigInt)
   })
 }
 
@@ -155,19 +134,11 @@ const fromTensor = (tensor: Pb.Tensor, name: string): TensorData => {
   const shape = readShape(tensor.shape, what)
   if (tensor.encoding.case === "sparseCsr") {
     const { colIndices, crowIndices, values } = tensor.encoding.value
-    const dense = readDense(values, tensor.dtype, what)
-    const crow = readI64(crowIndices, what)
-    const col = readI64(colIndices, what)
-    if (shape.length !== 2 || crow.length !== (shape[0] as number) + 1 || col.length !== dense.data.length) {
-      throw new Malformed(`${what} is sparse and its indices do not fit its shape [${shape.join(", ")}]`)
-    }
-    return { ...dense, shape, csr: { crow, col } }
+    const csr = { crow: readI64(crowIndices, what), col: readI64(colIndices, what) }
+    return checkShape({ ...readDense(values, tensor.dtype, what), shape, csr }, what)
   }
   const dense = readDense(tensor.encoding.value ?? new Uint8Array(), tensor.dtype, what)
-  if (product(shape) !== dense.data.length && shape.length > 0) {
-    throw new Malformed(`${what} has ${dense.data.length} values and the shape [${shape.join(", ")}]`)
-  }
-  return { ...dense, shape: shape.length === 0 ? [dense.data.length] : shape }
+  return checkShape({ ...dense, shape: shape.length === 0 ? [dense.data.length] : shape }, what)
 }
 
 const toChunk = (chunk: Chunk): Pb.Chunk => {
@@ -176,7 +147,7 @@ const toChunk = (chunk: Chunk): Pb.Chunk => {
       return create(Pb.ChunkSchema, {
         chunk: {
           case: "encodedText",
-          value: create(Pb.EncodedTextChunkSchema, { tokens: i32Bytes(chunk.tokens) })
+          value: create(Pb.EncodedTextChunkSchema, { tokens: i32Bytes(chunk.tokens, "a text chunk") })
         }
       })
     case "image":
@@ -223,7 +194,7 @@ export const encodeForwardBackwardRequest = (request: ForwardBackwardRequest): U
         create(Pb.DatumSchema, {
           modelInput: datum.modelInput.chunks.map(toChunk),
           lossFnInputs: Object.fromEntries(
-            Object.entries(datum.lossFnInputs).map(([name, tensor]) => [name, toTensor(tensor)])
+            Object.entries(datum.lossFnInputs).map(([name, tensor]) => [name, toTensor(tensor, name)])
           )
         })
       ),
@@ -252,74 +223,98 @@ export const decodeForwardBackwardRequest = (bytes: Uint8Array): Effect.Effect<F
     }
   })
 
+type Outputs = ForwardBackwardOutput["lossFnOutputs"][number]
+
 const toBatched = (tensors: ReadonlyArray<TensorData>, name: string): Pb.BatchedTensor => {
-  const dtype = tensors[0]?.dtype ?? "float32"
-  const item = dtype === "float32" ? 4 : 8
+  const what = `output ${name}`
   const parts: Array<Uint8Array> = []
   const offsets = [0]
+  let end = 0
   for (const tensor of tensors) {
-    if (tensor.dtype !== dtype) throw new Error(`output ${name} mixes ${dtype} and ${tensor.dtype}`)
-    parts.push(dtype === "float32" ? f32Bytes(tensor.data) : i64Bytes(tensor.data))
-    offsets.push((offsets.at(-1) ?? 0) + tensor.data.length * item)
+    if (tensor.csr !== undefined) throw new Malformed(`${what} is sparse, which results cannot be`)
+    const part = valueBytes(checkShape(tensor, what), what)
+    parts.push(part)
+    offsets.push((end += part.byteLength))
   }
   return create(Pb.BatchedTensorSchema, {
     data: Buffer.concat(parts),
-    offsets: i64Bytes(offsets),
-    dtype: DType[dtype],
+    offsets: i64Bytes(offsets, what),
+    dtype: DType[tensors[0]?.dtype ?? "float32"],
     trailingShape: (tensors[0]?.shape ?? []).slice(1).map(BigInt)
   })
 }
 
-/** One record holds all datums; every datum must have the same fields, a field one type and one trailing shape. */
-export const encodeForwardBackwardOutput = (output: ForwardBackwardOutput): Uint8Array => {
-  const names = Object.keys(output.lossFnOutputs[0] ?? {})
-  const fields = Object.fromEntries(
-    names.map((name) => [
-      name,
-      toBatched(
-        output.lossFnOutputs.map((datum) => datum[name]).filter((tensor) => tensor !== undefined),
-        name
-      )
-    ])
+/** What all datums of one record share. */
+const layoutOf = (outputs: Outputs): string =>
+  JSON.stringify(
+    Object.keys(outputs)
+      .toSorted()
+      .map((name) => [name, outputs[name]?.dtype, outputs[name]?.shape.slice(1)])
   )
+
+const toRecord = (datums: ReadonlyArray<Outputs>, typeTag: string): Pb.ArrayRecord =>
+  create(Pb.ArrayRecordSchema, {
+    typeTag,
+    fields: Object.fromEntries(
+      Object.keys(datums[0] ?? {}).map((name) => [
+        name,
+        // Datums of one layout have the same names.
+        toBatched(
+          datums.map((datum) => datum[name] as TensorData),
+          name
+        )
+      ])
+    ),
+    numDatums: BigInt(datums.length)
+  })
+
+const shortType = (type: string): string => type.slice(type.lastIndexOf(":") + 1)
+
+/** One record for each row of datums with the same fields, types and trailing shapes; a rank of 0 becomes 1. */
+export const encodeForwardBackwardOutput = (output: ForwardBackwardOutput): Uint8Array => {
+  const records: Array<Array<Outputs>> = []
+  let current = ""
+  for (const datum of output.lossFnOutputs) {
+    const layout = layoutOf(datum)
+    if (layout === current) records.at(-1)?.push(datum)
+    else records.push([datum])
+    current = layout
+  }
   return toBinary(
     Pb.ForwardBackwardOutputSchema,
     create(Pb.ForwardBackwardOutputSchema, {
       lossFnOutputType: output.lossFnOutputType,
-      lossFnOutputs:
-        output.lossFnOutputs.length === 0
-          ? []
-          : [
-              create(Pb.ArrayRecordSchema, {
-                typeTag: output.lossFnOutputType.slice(output.lossFnOutputType.lastIndexOf(":") + 1),
-                fields,
-                numDatums: BigInt(output.lossFnOutputs.length)
-              })
-            ],
+      lossFnOutputs: records.map((datums) => toRecord(datums, shortType(output.lossFnOutputType))),
       metrics: { ...output.metrics }
     })
   )
 }
 
-const fromRecord = (record: Pb.ArrayRecord): ReadonlyArray<Record<string, TensorData>> => {
-  const names = Object.keys(record.fields)
-  const first = names[0] === undefined ? undefined : record.fields[names[0]]
-  const counted = Number(record.numDatums)
-  const count = counted > 0 ? counted : Math.max(0, (first?.offsets.byteLength ?? 8) / 8 - 1)
-  // A count that its own bytes cannot back must not make us allocate.
-  if (!Number.isSafeInteger(count) || count > 10_000_000) throw new Malformed(`a record claims ${count} datums`)
+/** How many datums a record has: as it says, or else as many as its first field. */
+const countOf = (record: Pb.ArrayRecord): number => {
+  const [first] = Object.values(record.fields)
+  const count = record.numDatums > 0n ? Number(record.numDatums) : (first?.offsets.byteLength ?? 8) / 8 - 1
+  if (count > maxStripped && first === undefined) throw new Malformed(`a record without outputs claims ${count} datums`)
+  return count
+}
+
+const fromRecord = (record: Pb.ArrayRecord): ReadonlyArray<Outputs> => {
+  const count = countOf(record)
+  const fields = Object.entries(record.fields).map(([name, field]) => {
+    const offsets = readI64(field.offsets, `output ${name}`)
+    if (offsets.length !== count + 1) {
+      throw new Malformed(`output ${name} has ${offsets.length} offsets for ${count} datums`)
+    }
+    return { name, field, offsets }
+  })
   const datums: Array<Record<string, TensorData>> = Array.from({ length: count }, () => ({}))
-  for (const name of names) {
+  for (const { field, name, offsets } of fields) {
     const what = `output ${name}`
-    // The name comes from the map itself.
-    const field = record.fields[name] as Pb.BatchedTensor
     const item = itemBytes[field.dtype]
     if (item === undefined) throw new Malformed(`${what} has the unknown dtype ${field.dtype}`)
     const trailing = readShape(field.trailingShape, what)
     const row = product(trailing)
-    const offsets = readI64(field.offsets, what)
-    if (offsets.length !== count + 1) throw new Malformed(`${what} has ${offsets.length} offsets for ${count} datums`)
-    for (let i = 0; i < count; i++) {
+    for (const [i, datum] of datums.entries()) {
       const [start, end] = [offsets[i] as number, offsets[i + 1] as number] // both exist: the length was checked
       if (start < 0 || end < start || end > field.data.byteLength || start % item !== 0) {
         throw new Malformed(`${what} has the offsets ${start} to ${end} in ${field.data.byteLength} bytes`)
@@ -327,8 +322,8 @@ const fromRecord = (record: Pb.ArrayRecord): ReadonlyArray<Record<string, Tensor
       const dense = readDense(field.data.subarray(start, end), field.dtype, what)
       const rows = row === 0 ? 0 : dense.data.length / row
       if (!Number.isInteger(rows))
-        throw new Malformed(`${what} does not fit its trailing shape [${trailing.join(", ")}]`)
-      ;(datums[i] as Record<string, TensorData>)[name] = { ...dense, shape: [rows, ...trailing] }
+        throw new Malformed(`${what} has rows that are not of the shape [${trailing.join(", ")}]`)
+      datum[name] = checkShape({ ...dense, shape: [rows, ...trailing] }, what)
     }
   }
   return datums
@@ -337,24 +332,28 @@ const fromRecord = (record: Pb.ArrayRecord): ReadonlyArray<Record<string, Tensor
 export const decodeForwardBackwardOutput = (bytes: Uint8Array): Effect.Effect<ForwardBackwardOutput, WireError> =>
   decoding("a forward_backward result", () => {
     const output = fromBinary(Pb.ForwardBackwardOutputSchema, bytes)
-    const type = output.lossFnOutputType.slice(output.lossFnOutputType.lastIndexOf(":") + 1)
+    const { lossFnOutputs: records, lossFnOutputType } = output
+    if (records.reduce((total, record) => total + countOf(record), 0) > maxStripped + bytes.byteLength) {
+      throw new Malformed("it counts more datums than it can hold")
+    }
     return {
-      lossFnOutputType: type === "" ? "ArrayRecord" : type,
-      lossFnOutputs: output.lossFnOutputs.flatMap(fromRecord),
+      lossFnOutputType: (records.length === 0 ? lossFnOutputType : shortType(lossFnOutputType)) || "ArrayRecord",
+      lossFnOutputs: records.flatMap(fromRecord),
       metrics: output.metrics
     }
   })
 
 export const encodeSampleResponse = (response: SampleResponse): Uint8Array => {
   const topk = response.topkPromptLogprobs
-  const k = topk === null ? 0 : Math.max(0, ...topk.map((row) => row?.length ?? 0))
+  // At least one cell a row, so that rows without any keep their place.
+  const k = (topk ?? []).reduce((most, row) => Math.max(most, row?.length ?? 0), 1)
   return toBinary(
     Pb.SampleResponseSchema,
     create(Pb.SampleResponseSchema, {
       sequences: response.sequences.map((sequence) =>
         create(Pb.SampledSequenceSchema, {
           stopReason: StopReason.indexOf(sequence.stopReason),
-          tokens: i32Bytes(sequence.tokens),
+          tokens: i32Bytes(sequence.tokens, "a sequence"),
           ...(sequence.logprobs === null ? {} : { logprobs: f32Bytes(sequence.logprobs) })
         })
       ),
@@ -365,7 +364,10 @@ export const encodeSampleResponse = (response: SampleResponse): Uint8Array => {
         ? {}
         : {
             topkPromptLogprobs: create(Pb.TopkPromptLogprobsSchema, {
-              tokenIds: i32Bytes(topk.flatMap((row) => padded(row, k, (cell) => cell?.[0] ?? 0))),
+              tokenIds: i32Bytes(
+                topk.flatMap((row) => padded(row, k, (cell) => cell?.[0] ?? 0)),
+                "top-k"
+              ),
               logprobs: f32Bytes(topk.flatMap((row) => padded(row, k, (cell) => cell?.[1] ?? maskedLogprob))),
               k,
               promptLength: topk.length
@@ -392,12 +394,13 @@ export const decodeSampleResponse = (bytes: Uint8Array): Effect.Effect<SampleRes
         const stopReason = StopReason[sequence.stopReason]
         if (stopReason === undefined) throw new Malformed(`a sequence has the stop reason ${sequence.stopReason}`)
         const tokens = [...readI32(sequence.tokens, "a sequence's tokens")]
-        const logprobs = sequence.logprobs
-        return {
-          stopReason,
-          tokens,
-          logprobs: logprobs === undefined || logprobs.byteLength === 0 ? null : [...readF32(logprobs, "its logprobs")]
+        const { logprobs: packed } = sequence
+        const logprobs =
+          packed === undefined || packed.byteLength === 0 ? null : [...readF32(packed, "a sequence's logprobs")]
+        if (logprobs !== null && logprobs.length !== tokens.length) {
+          throw new Malformed(`a sequence has ${tokens.length} tokens and ${logprobs.length} logprobs`)
         }
+        return { stopReason, tokens, logprobs }
       }),
       promptLogprobs:
         prompt === undefined || prompt.byteLength === 0

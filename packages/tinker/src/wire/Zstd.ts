@@ -5,7 +5,10 @@ import { WireError } from "./WireError.ts"
 /** One zstd frame. */
 export const compress = (bytes: Uint8Array): Uint8Array => zstdCompressSync(bytes)
 
-/** The content of a frame; fails with `WireError` for anything that is none, or that would grow beyond `maxBytes`. */
+/**
+ * The content of a frame; fails with `WireError` for anything that is none, that is cut off, or that would grow beyond
+ * `maxBytes`. What follows the frame is ignored.
+ */
 export const decompress = (
   bytes: Uint8Array,
   options: { readonly maxBytes: number }

@@ -1,8 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
+import { create, toBinary } from "@bufbuild/protobuf"
 import * as Datum from "../../src/wire/Datum.ts"
+import * as Pb from "../../src/wire/gen/tinker_public_pb.ts"
 import * as Protobuf from "../../src/wire/Protobuf.ts"
 import * as Tensor from "../../src/wire/Tensor.ts"
+import type { WireError } from "../../src/wire/WireError.ts"
 
 const bytes = (hex: string) => Uint8Array.from(Buffer.from(hex, "hex"))
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex")
@@ -25,6 +28,85 @@ const asked: Protobuf.ForwardBackwardRequest = {
   lossFnConfig: { clip_low_threshold: 0.5 },
   forwardOnly: true
 }
+
+const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+const Token = int(0, 200_000)
+
+// Sizes and a few values, from which chunks and tensors of every kind are made.
+const AnyDatum = Schema.Struct({
+  chunks: Schema.Array(
+    Schema.Struct({ kind: int(0, 3), tokens: Schema.Array(Token), expected: Schema.NullOr(int(0, 9)) })
+  ),
+  rows: int(0, 4),
+  columns: int(1, 3),
+  floats: Schema.Array(Schema.Number),
+  whole: int(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)
+})
+const Metrics = Schema.Record(Schema.String, Schema.Number)
+const AnySample = Schema.Struct({
+  sequences: Schema.Array(
+    Schema.Struct({ stop: Schema.Boolean, values: Schema.Boolean, tokens: Schema.Array(int(1, 9)) })
+  ),
+  prompt: Schema.Array(Schema.NullOr(int(-9, -1))),
+  topk: Schema.Array(Schema.Array(int(1, 9))),
+  hits: int(0, 99)
+})
+
+const toChunk = ({ expected, kind, tokens }: (typeof AnyDatum.Type)["chunks"][number]): Datum.Chunk => {
+  const raw = Uint8Array.from(tokens)
+  if (kind === 0) return { type: "dmel", dmel: raw }
+  if (kind > 1) return { type: "encoded_text", tokens }
+  const image = { type: "image", data: raw, format: "png" } as const
+  return expected === null ? image : { ...image, expectedTokens: expected }
+}
+
+const tensors = (row: typeof AnyDatum.Type) => {
+  const size = row.rows * row.columns
+  const value = (i: number) => Math.fround(row.floats[i % row.floats.length] ?? Number.NaN)
+  return {
+    weights: Tensor.float32(row.floats.map(Math.fround)),
+    // -0 is 0 to an integer.
+    ids: Tensor.int64([row.whole || 0]),
+    grid: Tensor.float32(
+      Array.from({ length: size }, (_, i) => value(i)),
+      [row.rows, row.columns]
+    ),
+    // One value in each row, in its last column.
+    sparse: {
+      dtype: "int64",
+      data: Array.from({ length: row.rows }, (_, i) => i),
+      shape: [row.rows, row.columns],
+      csr: {
+        crow: Array.from({ length: row.rows + 1 }, (_, i) => i),
+        col: Array.from({ length: row.rows }, () => row.columns - 1)
+      }
+    } satisfies Tensor.TensorData
+  }
+}
+
+const plainTensors = (all: Readonly<Record<string, Tensor.TensorData>>) =>
+  Object.fromEntries(
+    Object.entries(all).map(([name, { csr, data, dtype, shape }]) => [
+      name,
+      {
+        dtype,
+        shape,
+        data: Array.from(data),
+        csr: csr === undefined ? null : [Array.from(csr.crow), Array.from(csr.col)]
+      }
+    ])
+  )
+
+const plainDatum = (datum: Datum.Datum) => ({
+  chunks: datum.modelInput.chunks.map((chunk) =>
+    chunk.type === "encoded_text"
+      ? { ...chunk, tokens: Array.from(chunk.tokens) }
+      : chunk.type === "image"
+        ? { ...chunk, data: [...chunk.data] }
+        : { ...chunk, dmel: [...chunk.dmel] }
+  ),
+  tensors: plainTensors(datum.lossFnInputs)
+})
 
 describe("Protobuf", () => {
   it("writes a forward_backward request byte for byte", () => {
@@ -203,5 +285,182 @@ describe("Protobuf", () => {
           assert.deepStrictEqual(plain(back["ids"] ?? Tensor.int64([])), plain(datum.lossFnInputs.ids))
         }
       })
+  )
+
+  it("refuses to write what the wire cannot hold", () => {
+    const write = (lossFnInputs: Record<string, Tensor.TensorData>, tokens: ReadonlyArray<number> = []) => {
+      Protobuf.encodeForwardBackwardRequest({
+        ...asked,
+        data: [{ modelInput: Datum.fromTokens(tokens), lossFnInputs }]
+      })
+    }
+    assert.throws(() => write({}, [1, 1.5]), /a text chunk has 1.5 at 1/)
+    assert.throws(() => write({}, [2 ** 31]), /2147483648 at 0/)
+    assert.throws(() => write({ target_tokens: Tensor.int64([0, Number.NaN]) }), /tensor target_tokens has NaN at 1/)
+    assert.throws(() => write({ ids: Tensor.int64([2 ** 53]) }), /no whole number below 2\^53/)
+    assert.throws(() => write({ weights: Tensor.float32([1, 2, 3], [2, 2]) }), /has 3 values and the shape \[2, 2\]/)
+    assert.throws(
+      () => write({ weights: { dtype: "float32", data: [1], shape: [1, 2], csr: { crow: [0, 1], col: [2] } } }),
+      /indices do not fit/
+    )
+  })
+
+  it.effect("reads outputs of several records, each with its own type and trailing shape", () =>
+    Effect.gen(function* () {
+      const i32 = (...values: ReadonlyArray<number>) => new Uint8Array(Int32Array.from(values).buffer)
+      const i64 = (...values: ReadonlyArray<number>) => new Uint8Array(BigInt64Array.from(values.map(BigInt)).buffer)
+      const record = (numDatums: bigint, fields: Record<string, Pb.BatchedTensor>) =>
+        create(Pb.ArrayRecordSchema, { typeTag: "T", numDatums, fields })
+      const batched = (data: Uint8Array, offsets: Uint8Array, dtype: number, trailing: ReadonlyArray<bigint> = []) =>
+        create(Pb.BatchedTensorSchema, { data, offsets, dtype, trailingShape: [...trailing] })
+      const read = yield* Protobuf.decodeForwardBackwardOutput(
+        toBinary(
+          Pb.ForwardBackwardOutputSchema,
+          create(Pb.ForwardBackwardOutputSchema, {
+            lossFnOutputType: "a:b:T",
+            lossFnOutputs: [
+              // int32: offsets count the bytes before widening.
+              record(2n, { ids: batched(i32(-1, 7, 9), i64(0, 4, 12), 3) }),
+              record(1n, { ids: batched(bytes("c03f80bf0000803f"), i64(0, 8), 4, [2n]) }),
+              // No count: as many as the first field has.
+              record(0n, { ids: batched(i64(5), i64(0, 8, 8), 2) }),
+              record(1n, {})
+            ]
+          })
+        )
+      )
+      assert.strictEqual(read.lossFnOutputType, "T")
+      assert.deepStrictEqual(
+        read.lossFnOutputs.map((datum) => (datum["ids"] === undefined ? {} : plain(datum["ids"]))),
+        [
+          { dtype: "int64", data: [-1], shape: [1] },
+          { dtype: "int64", data: [7, 9], shape: [2] },
+          { dtype: "float32", data: [1.5, -1, 0, 1], shape: [2, 2] },
+          { dtype: "int64", data: [5], shape: [1] },
+          { dtype: "int64", data: [], shape: [0] },
+          {}
+        ]
+      )
+      const none = yield* Protobuf.decodeForwardBackwardOutput(bytes("0a03613a54"))
+      assert.strictEqual(none.lossFnOutputType, "a:T", "as it is where there are no records")
+      for (const wrong of [
+        record(2n, { ids: batched(i32(1), i64(0, 4), 3) }), // one offset too few
+        record(1n, { ids: batched(i32(1), i64(0, 2), 3) }), // half an item
+        record(1n, { ids: batched(i32(1), i64(-4, 4), 3) }),
+        record(1n, { ids: batched(i32(1), i64(4, 0), 3) }),
+        record(1n, { ids: batched(i32(1), i64(0, 4), 9) }), // no such dtype
+        record(1n, { ids: batched(i32(1, 2, 3), i64(0, 12), 3, [2n]) }), // one row and a half
+        record(1n, { ids: batched(i32(1), i64(0, 4), 3, [-1n]) }),
+        record(1n, { ids: batched(i32(1), bytes("00"), 3) }),
+        record(1n, { ids: batched(new Uint8Array(BigInt64Array.of(2n ** 60n).buffer), i64(0, 8), 2) }),
+        record(10n ** 18n, {})
+      ]) {
+        const message = create(Pb.ForwardBackwardOutputSchema, { lossFnOutputs: [wrong] })
+        const error = yield* Effect.flip(
+          Protobuf.decodeForwardBackwardOutput(toBinary(Pb.ForwardBackwardOutputSchema, message))
+        )
+        assert.strictEqual(error._tag, "WireError")
+      }
+    })
+  )
+
+  it.effect("refuses a sparse tensor whose indices leave its shape", () =>
+    Effect.gen(function* () {
+      for (const [from, to] of [
+        ["02000000000000001801", "03000000000000001801"], // a column beyond the last
+        ["01000000000000001a08", "02000000000000001a08"], // more values than are stored
+        ["01000000000000001a08", "ffffffffffffffff1a08"], // pointers that fall
+        ["22020203", "22020103"], // one row, two rows of pointers
+        ["22020203", "22020206"] // as many columns again: still in range
+      ] as const) {
+        const broken = sparse.replace(from, to)
+        assert.notStrictEqual(broken, sparse)
+        const field = (tag: string, content: string) =>
+          `${tag}${(content.length / 2).toString(16).padStart(2, "0")}${content}`
+        const body = bytes(field("1a", field("12", `0a0177${field("12", broken)}`)))
+        const exit = yield* Effect.exit(Protobuf.decodeForwardBackwardRequest(body))
+        assert.strictEqual(exit._tag, to === "22020206" ? "Success" : "Failure", to)
+      }
+    })
+  )
+
+  it.effect("answers any damage of a message with a message or a WireError, soon", () =>
+    Effect.gen(function* () {
+      const seed = 20_260_801
+      let state = seed
+      const random = (below: number) => {
+        state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+        return Math.floor((state / 2 ** 32) * below)
+      }
+      for (let round = 0; round < 3000; round++) {
+        const damaged = bytes([request, output, sample, ""][round % 4] ?? "")
+        const bad = round % 4 === 3 ? Uint8Array.from({ length: random(60) }, () => random(256)) : damaged
+        for (let hits = random(4) + 1; hits > 0 && bad.length > 0; hits--) bad[random(bad.length)] = random(256)
+        for (const decode of [
+          Protobuf.decodeForwardBackwardRequest,
+          Protobuf.decodeForwardBackwardOutput,
+          Protobuf.decodeSampleResponse
+        ]) {
+          const exit = yield* Effect.exit(decode(bad) as Effect.Effect<unknown, WireError>)
+          if (exit._tag === "Failure") {
+            assert.isTrue(
+              exit.cause.reasons.every((reason) => reason._tag === "Fail" && reason.error._tag === "WireError"),
+              `seed ${seed}, round ${round}: ${hex(bad)}`
+            )
+          }
+        }
+      }
+    })
+  )
+
+  it.effect.prop("reads back any request", [Schema.Array(AnyDatum)], ([rows]) =>
+    Effect.gen(function* () {
+      const data = rows.map((row) => ({ modelInput: { chunks: row.chunks.map(toChunk) }, lossFnInputs: tensors(row) }))
+      const read = yield* Protobuf.decodeForwardBackwardRequest(
+        Protobuf.encodeForwardBackwardRequest({ ...asked, data })
+      )
+      assert.deepStrictEqual(
+        read.data.map(plainDatum),
+        data.map((datum) => plainDatum(datum))
+      )
+    })
+  )
+
+  it.effect.prop("reads back any result, ragged or not", [Schema.Array(AnyDatum), Metrics], ([rows, any]) =>
+    Effect.gen(function* () {
+      // UTF-8 has no half of a surrogate pair.
+      const metrics = Object.fromEntries(
+        Object.entries(any).map(([name, value]) => [Buffer.from(name).toString(), value])
+      )
+      const lossFnOutputs = rows.map((row) => {
+        const { sparse: _, ...dense } = tensors(row)
+        return row.chunks.length === 0 ? {} : dense
+      })
+      const read = yield* Protobuf.decodeForwardBackwardOutput(
+        Protobuf.encodeForwardBackwardOutput({ lossFnOutputType: "T", lossFnOutputs, metrics })
+      )
+      assert.deepStrictEqual(read.metrics, metrics)
+      assert.deepStrictEqual(read.lossFnOutputs.map(plainTensors), lossFnOutputs.map(plainTensors))
+    })
+  )
+
+  it.effect.prop("reads back any sampling result", [AnySample], ([any]) =>
+    Effect.gen(function* () {
+      // Nothing and an empty list are the same bytes.
+      const orNull = <A>(list: ReadonlyArray<A>) => (list.length === 0 ? null : list)
+      const response: Protobuf.SampleResponse = {
+        sequences: any.sequences.map(({ stop, tokens, values }) => ({
+          stopReason: stop ? "stop" : "length",
+          tokens,
+          logprobs: values ? orNull(tokens.map((token) => -token / 4)) : null
+        })),
+        promptLogprobs: orNull(any.prompt),
+        topkPromptLogprobs: orNull(
+          any.topk.map((row) => orNull(row.map((token): readonly [number, number] => [token, -token / 2])))
+        ),
+        promptCacheHitTokens: any.hits
+      }
+      assert.deepStrictEqual(yield* Protobuf.decodeSampleResponse(Protobuf.encodeSampleResponse(response)), response)
+    })
   )
 })

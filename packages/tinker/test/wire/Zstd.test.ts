@@ -12,6 +12,27 @@ describe("Zstd", () => {
     })
   )
 
+  it.effect(
+    "refuses a frame that is cut off, wherever, and one whose bytes were changed without harm to its reader",
+    () =>
+      Effect.gen(function* () {
+        const frame = Zstd.compress(Uint8Array.from({ length: 300 }, (_, i) => (i * 7919) % 251))
+        for (let end = 0; end < frame.length; end++) {
+          const error = yield* Effect.flip(Zstd.decompress(frame.subarray(0, end), { maxBytes: 10_000 }))
+          assert.strictEqual(error._tag, "WireError")
+        }
+        for (let i = 0; i < frame.length; i++) {
+          const exit = yield* Effect.exit(
+            Zstd.decompress(
+              frame.map((byte, at) => (at === i ? byte ^ 0x55 : byte)),
+              { maxBytes: 10_000 }
+            )
+          )
+          if (exit._tag === "Failure") assert.isTrue(exit.cause.reasons.every((reason) => reason._tag === "Fail"))
+        }
+      })
+  )
+
   it.effect("refuses garbage, and a frame that grows beyond the limit", () =>
     Effect.gen(function* () {
       const garbage = yield* Effect.flip(Zstd.decompress(Uint8Array.of(1, 2, 3, 4), { maxBytes: 10 }))

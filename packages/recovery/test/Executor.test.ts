@@ -51,7 +51,7 @@ const start = Effect.fnUntraced(function* (
 describe("Executor", () => {
   it.effect("X2: every kind of end settles its request and frees its run", () =>
     Effect.gen(function* () {
-      const { executor } = yield* start({ maxAttempts: 1, attemptDeadline: "1 minute" })
+      const { events, executor } = yield* start({ maxAttempts: 1, attemptDeadline: "1 minute" })
       const ends: Record<string, [Executor.Request<string>["restore"], string]> = {
         fails: [() => Effect.fail(transient("x")), "Exhausted"],
         dies: [() => Effect.die(new Error("boom")), "Died"],
@@ -71,6 +71,26 @@ describe("Executor", () => {
         assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, tag, id)
       }
       assert.deepStrictEqual(yield* executor.running, [])
+      assert.deepStrictEqual(
+        events.filter((event) => event._tag === "failed").map((event) => event.run),
+        ["fails", "dies", "throws", "hangs"]
+      )
+    })
+  )
+
+  it.effect("X1: refuses a second recovery of a training run, whatever it is called", () =>
+    Effect.gen(function* () {
+      const { executor } = yield* start()
+      const first = yield* Effect.forkChild(
+        executor.recover(request("a", () => Effect.as(Effect.sleep("1 second"), "x")))
+      )
+      yield* settle
+      const second = yield* Effect.flip(
+        executor.recover(request("a", () => Effect.succeed("y"), { id: "inc-other", run: "b" }))
+      )
+      assert.isTrue(second.reason._tag === "AlreadyRecovering" && second.reason.incident === "inc-a")
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Fiber.join(first), "x")
     })
   )
 

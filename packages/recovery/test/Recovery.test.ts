@@ -69,7 +69,10 @@ describe("watch", () => {
           [0, 1, 2, 3, 4, 5, 6]
         )
         assert.strictEqual(new Set(seen.map((event) => event.incident)).size, 1)
-        assert.isBelow(fake.requests.indexOf("fence run-1"), fake.requests.indexOf("create"))
+        assert.deepStrictEqual(
+          fake.requests.filter((request) => request === "create" || request.startsWith("fence")),
+          ["fence run-1", "create"]
+        )
         assert.strictEqual(fake.runs.get("new-1")?.metadata["tinkex.recovered_from"], "run-1")
         const first = seen[0]
         assert.isTrue(first?._tag === "detected" && first.source === "sweep" && first.cause === "poisoned")
@@ -142,6 +145,31 @@ describe("watch", () => {
         assert.isTrue(first?._tag === "detected" && first.source === "client" && first.cause === "lost")
         yield* TestClock.adjust("5 minutes")
         assert.strictEqual(tags().filter((tag) => tag === "detected").length, 1)
+      })
+    )
+  )
+
+  it.effect("R3: a second sign while the recovery goes on changes nothing", () =>
+    scenario({ enabled: true }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        const { tags } = yield* record
+        const told: Array<string> = []
+        fake.addRun("run-1", [10])
+        fake.onLoad = () => Effect.sleep("10 seconds")
+        yield* recovery.watch({
+          runId: "run-1",
+          client: fake.client("run-1"),
+          onRecovered: () => Effect.sync(() => told.push("recovered")),
+          onFailure: () => Effect.sync(() => told.push("failed"))
+        })
+        yield* TestClock.adjust("29 seconds")
+        yield* fake.breakClient("run-1", fail(new RunLost({ runId: "run-1", detail: "model is not loaded" })))
+        fake.poison("run-1")
+        yield* TestClock.adjust("1 minute")
+        assert.deepStrictEqual(told, ["recovered"])
+        assert.strictEqual(tags().filter((tag) => tag === "detected").length, 1)
+        assert.strictEqual((yield* recovery.status)[0]?.phase, "watched")
       })
     )
   )
@@ -366,6 +394,29 @@ describe("restore", () => {
     )
   )
 
+  it.effect("R5: a checkpoint found bad in one try is not loaded again by the next", () =>
+    scenario({}, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        fake.addRun("run-1", [10, 20])
+        let loads = 0
+        fake.onLoad = (path) => {
+          if (path.endsWith("step-20")) return Effect.fail(broken(path))
+          return ++loads === 1 ? Effect.fail(unavailable) : Effect.void
+        }
+        const fiber = yield* Effect.forkChild(recovery.recoverRun("run-1", { stepOf }))
+        yield* settle
+        yield* TestClock.adjust("5 seconds")
+        assert.strictEqual((yield* Fiber.join(fiber)).checkpoint.name, "step-10")
+        const paths = fake.requests.filter((request) => request.startsWith("load"))
+        assert.deepStrictEqual(
+          paths.map((path) => path.split("/").at(-1)),
+          ["step-20", "step-10", "step-10"]
+        )
+      })
+    )
+  )
+
   it.effect("a lost connection or a busy service never condemns a checkpoint", () =>
     scenario({ enabled: true }, (fake) =>
       Effect.gen(function* () {
@@ -445,7 +496,8 @@ describe("restore", () => {
         const fiber = yield* Effect.forkChild(Effect.flip(recovery.recoverRun("run-1")))
         yield* settle
         yield* TestClock.adjust("3 minutes")
-        assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, "Exhausted")
+        const { reason } = yield* Fiber.join(fiber)
+        assert.isTrue(reason._tag === "Exhausted" && reason.tries === 1)
         assert.strictEqual(tags().filter((tag) => tag === "paused").length, 3)
         assert.strictEqual(tags().filter((tag) => tag === "failed").length, 1)
       })
@@ -477,6 +529,7 @@ describe("restore", () => {
         yield* settle
         const second = yield* Effect.flip(recovery.recoverRun("run-1"))
         assert.strictEqual(second.reason._tag, "AlreadyRecovering")
+        assert.strictEqual((yield* recovery.status)[0]?.phase, "recovering")
         yield* TestClock.adjust("1 second")
         assert.strictEqual((yield* Fiber.join(first)).client.modelId, "new-1")
         assert.strictEqual(fake.made, 1)

@@ -22,7 +22,7 @@ import type * as Scope from "effect/Scope"
 import * as CheckpointPath from "@tinkex/tinker/CheckpointPath"
 import type { Checkpoint } from "@tinkex/tinker/Checkpoint"
 import type { Datum } from "@tinkex/tinker/Datum"
-import { RestClient } from "@tinkex/tinker/RestClient"
+import { RestClient, type WeightsInfo } from "@tinkex/tinker/RestClient"
 import { ServiceClient } from "@tinkex/tinker/ServiceClient"
 import * as Time from "@tinkex/tinker/Time"
 import { TinkerError } from "@tinkex/tinker/TinkerError"
@@ -151,12 +151,24 @@ export const candidates = Effect.fn("Restore.candidates")(function* (
   }))
 })
 
-const sameShape = (expected: ModelConfig, actual: { readonly baseModel: string; readonly loraRank: number }) =>
-  expected.baseModel !== actual.baseModel
-    ? Option.some(`it is of base model ${actual.baseModel}, the run of ${expected.baseModel}`)
-    : expected.rank !== actual.loraRank
-      ? Option.some(`it has rank ${actual.loraRank}, the run ${expected.rank}`)
-      : Option.none()
+/** What speaks against loading a checkpoint into a model of the run's shape. */
+const mismatch = (expected: ModelConfig, info: WeightsInfo): string | undefined => {
+  if (expected.baseModel !== info.baseModel) {
+    return `it is of base model ${info.baseModel}, the run of ${expected.baseModel}`
+  }
+  const rank = Option.getOrUndefined(info.loraRank)
+  if (expected.rank !== rank) return `it has rank ${rank}, the run ${expected.rank}`
+  for (const [part, wanted, found] of [
+    ["MLP", expected.trainMlp, info.trainMlp],
+    ["attention", expected.trainAttn, info.trainAttn],
+    ["unembedding", expected.trainUnembed, info.trainUnembed]
+  ] as const) {
+    if (Option.isSome(found) && found.value !== wanted) {
+      return found.value ? `it trains the ${part}, the run does not` : `the run trains the ${part}, it does not`
+    }
+  }
+  return undefined
+}
 
 /** Whether an error of the load itself speaks against the checkpoint, rather than against the moment. */
 const condemns = (error: TinkerError): boolean => {
@@ -196,12 +208,11 @@ export const fromCheckpoint = Effect.fn("Restore.fromCheckpoint")(function* <E =
     .weightsInfo(path)
     .pipe(Effect.catchIf(condemns, (error) => Effect.fail(refuse(`the server does not know it (${error.message})`))))
   if (!info.isLora || Option.isNone(info.loraRank)) return yield* refuse("it is not a LoRA checkpoint")
-  const shape = { baseModel: info.baseModel, loraRank: info.loraRank.value }
-  const mismatch = options.expected === undefined ? Option.none() : sameShape(options.expected, shape)
-  if (Option.isSome(mismatch)) return yield* refuse(mismatch.value)
+  const against = options.expected === undefined ? undefined : mismatch(options.expected, info)
+  if (against !== undefined) return yield* refuse(against)
   const client = yield* service.createLoraTrainingClient({
-    baseModel: shape.baseModel,
-    rank: shape.loraRank,
+    baseModel: info.baseModel,
+    rank: info.loraRank.value,
     trainMlp: options.expected?.trainMlp ?? Option.getOrElse(info.trainMlp, () => true),
     trainAttn: options.expected?.trainAttn ?? Option.getOrElse(info.trainAttn, () => true),
     trainUnembed: options.expected?.trainUnembed ?? Option.getOrElse(info.trainUnembed, () => true),

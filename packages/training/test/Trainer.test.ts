@@ -83,6 +83,54 @@ describe("Trainer", () => {
     }).pipe(Effect.provide([world("corrupt@8", { seed: 7 }), memory]))
   )
 
+  it.effect("a restore of the weights alone goes on, and ends somewhere else: the optimizer counts", () =>
+    Effect.gen(function* () {
+      const expected = yield* undisturbed()
+      const forgetful: RunGuard.RunGuard = {
+        ...eager,
+        recover: ({ restore }) =>
+          restore({ strategy: { _tag: "Latest" }, optimizer: false, onProgress: () => Effect.void })
+      }
+      const report = yield* tiny().pipe(Effect.provideService(RunGuard.RunGuard, Option.some(forgetful)))
+      const actual = yield* finalState(report.trainingRunId)
+      assert.deepStrictEqual(actual.digests, expected.digests)
+      assert.notStrictEqual(actual.hash, expected.hash)
+    }).pipe(Effect.provide([world("corrupt@8", { seed: 7 }), memory]))
+  )
+
+  it.effect("P3: a second program on the same run is refused while the first one lives", () =>
+    Effect.gen(function* () {
+      const first = yield* Effect.forkChild(tiny())
+      yield* Effect.yieldNow
+      const error = yield* Effect.flip(tiny())
+      assert.strictEqual(error._tag === "TrainingError" ? error.reason._tag : error._tag, "LeaseHeld")
+      assert.strictEqual((yield* Fiber.join(first)).steps, 12)
+    }).pipe(Effect.provide([world(""), memory]))
+  )
+
+  it.effect(
+    "RP23: a run whose process died goes on with its live model where the server knows repeated operations",
+    () =>
+      Effect.gen(function* () {
+        const expected = yield* undisturbed()
+        let committed = 0
+        const died = yield* Effect.exit(
+          tiny({
+            capability: "D3",
+            onEvent: (event) => (event._tag === "StepCommitted" && ++committed === 7 ? Effect.interrupt : Effect.void)
+          })
+        )
+        assert.strictEqual(died._tag, "Failure")
+        const events: Array<RunReport.TrainerEvent> = []
+        const report = yield* tiny({ capability: "D3", onEvent: (event) => Effect.sync(() => events.push(event)) })
+        const started = events.find((event) => event._tag === "AttemptStarted")
+        assert.strictEqual(started?.how, "reattached")
+        assert.strictEqual(report.startedAt, 7)
+        assert.strictEqual(report.attempts, 1)
+        assert.deepStrictEqual(yield* finalState(report.trainingRunId), expected)
+      }).pipe(Effect.provide([world("", { seed: 7 }), memory]))
+  )
+
   it.effect("a save that was acknowledged and is not there is not restored from", () =>
     Effect.gen(function* () {
       const report = yield* guarded(tiny({ steps: 16 }))

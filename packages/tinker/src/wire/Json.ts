@@ -43,11 +43,11 @@ export const ClientConfig = Schema.Struct({
   proto_compress_fwdbwd: orElse(Schema.Boolean, false),
   fwdbwd_max_chunk_len: orElse(Schema.Int.check(Schema.isGreaterThan(0)), 1024),
   fwdbwd_max_chunk_bytes_count: orElse(Schema.Int.check(Schema.isGreaterThan(0)), 5_000_000),
-  billing_exception_max_pause_duration_sec: orElse(Schema.Number, 3600),
+  billing_exception_max_pause_duration_sec: orElse(Schema.Finite, 3600),
   create_model_via_load_weights: orElse(Schema.Boolean, false)
 })
 
-export const DynamicConfig = Schema.Struct({ refresh_interval_sec: orElse(Schema.Number, 300) })
+export const DynamicConfig = Schema.Struct({ refresh_interval_sec: orElse(Schema.Finite, 300) })
 
 export const AuthToken = Schema.Struct({ jwt: Schema.String })
 
@@ -104,14 +104,17 @@ export const ModelInfo = Schema.Struct({
   model_name: optional(Schema.String)
 })
 
+/** Absent is the default; null is an error: it is what JSON makes of a number that is none. */
+const orDefault = (value: number) => Schema.Finite.pipe(Schema.withDecodingDefaultKey(Effect.succeed(value)))
+
 /** Adam's parameters; the defaults are the API's. `grad_clip_norm` 0 means no clipping. */
 export const AdamParams = Schema.Struct({
-  learning_rate: orElse(Schema.Number, 1e-4),
-  beta1: orElse(Schema.Number, 0.9),
-  beta2: orElse(Schema.Number, 0.95),
-  eps: orElse(Schema.Number, 1e-12),
-  weight_decay: orElse(Schema.Number, 0),
-  grad_clip_norm: orElse(Schema.Number, 0)
+  learning_rate: orDefault(1e-4),
+  beta1: orDefault(0.9),
+  beta2: orDefault(0.95),
+  eps: orDefault(1e-12),
+  weight_decay: orDefault(0),
+  grad_clip_norm: orDefault(0)
 })
 
 export const OptimStepRequest = Schema.Struct({

@@ -139,6 +139,31 @@ describe("Trainer", () => {
     }).pipe(Effect.provide([world("absent@10,corrupt@13"), memory]))
   )
 
+  it.effect(
+    "RP14, RP16: newest checkpoint truncated, the one before poisoned on load: both quarantined, third used",
+    () =>
+      Effect.gen(function* () {
+        const expected = yield* undisturbed({ steps: 20 })
+        const report = yield* guarded(tiny({ steps: 20 }))
+        const incident = report.incidents[0]
+        assert.deepStrictEqual(
+          incident?.quarantined.map((path) => path.slice(path.lastIndexOf("-s") + 1)),
+          ["s15-auto", "s10-auto"]
+        )
+        assert.strictEqual(incident?.resumedAt, 5)
+        assert.match(incident?.path ?? "", /-s5-auto$/)
+        assert.deepStrictEqual(yield* finalState(report.trainingRunId), expected)
+      }).pipe(Effect.provide([world("truncate@15,poison-load@10,corrupt@18", { seed: 7 }), memory]))
+  )
+
+  it.effect("all checkpoints bad: a typed end that lists them, and no fourth try with the base model", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(guarded(tiny({ steps: 20 })))
+      if (error._tag !== "TrainingError" || error.reason._tag !== "NoCheckpoint") return assert.fail(error.message)
+      assert.strictEqual(error.reason.rejected.length, 3)
+    }).pipe(Effect.provide([world("truncate@15,poison-load@10,missing@5,corrupt@18"), memory]))
+  )
+
   it.effect("a lost answer is asked for again and its step is applied once", () =>
     Effect.gen(function* () {
       const expected = yield* undisturbed()

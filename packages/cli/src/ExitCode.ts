@@ -12,9 +12,9 @@ export const interrupted = 130
 export const table: ReadonlyArray<readonly [code: number, meaning: string]> = [
   [ok, "done"],
   [failed, "the run or the check failed"],
-  [usage, "wrong command, option or value"],
-  [configuration, "settings or credentials are missing or refused"],
-  [notFound, "no such run, model, checkpoint or file"],
+  [usage, "wrong command, option, value or data"],
+  [configuration, "settings or credentials are missing or refused; a folder or port cannot be used"],
+  [notFound, "no such run, model or checkpoint"],
   [service, "the service or the network failed"],
   [exhausted, "recovery was given up"],
   [interrupted, "interrupted; the same command goes on"]

@@ -1,9 +1,11 @@
+import { readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause } from "effect"
 import * as EmulatorError from "@tinkex/emulator/EmulatorError"
 import * as TinkerError from "@tinkex/tinker/TinkerError"
 import { TrainingError } from "@tinkex/training/TrainingError"
 import * as CommandError from "../src/CommandError.ts"
+import * as ExitCode from "../src/ExitCode.ts"
 import * as Failure from "../src/output/Failure.ts"
 
 const of = (error: unknown) => Failure.ofCause(Cause.fail(error))
@@ -66,6 +68,15 @@ describe("Failure", () => {
       "  run r  ·  trainingRunId m:train:0  ·  incident inc-1"
     ])
     assert.deepInclude(Failure.json(failure), { error: "RunStopped", exitCode: 1 })
+  })
+
+  it("has the exit codes that the README lists", () => {
+    const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8")
+    const rows = [...readme.matchAll(/^\|\s*(\d+)\s*\|\s*(.*?)\s*\|$/gm)].map(([, code, meaning]) => [
+      Number(code),
+      meaning
+    ])
+    assert.deepStrictEqual(rows, ExitCode.table)
   })
 
   it("calls what is not expected a mistake of its own", () => {

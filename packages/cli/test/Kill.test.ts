@@ -88,11 +88,12 @@ const moments: ReadonlyArray<Moment> = [
   ...Array.from({ length: 6 }, () => draw("in a recovery"))
 ]
 
-const command = (url: string, journal: string) => [
-  ...["train", supportTone, "--emulator-url", url, "--journal", journal, "--name", "run", "--json"],
-  ...["--batch-size", "2", "--steps", String(steps), "--save-every", "4", "--pipelining", "2"],
-  ...["--recovery-base-delay", "100 millis"]
-]
+const options = "--json --name run --batch-size 2 --save-every 4 --pipelining 2".split(" ")
+
+const command = (url: string, journal: string) => {
+  const where = ["--emulator-url", url, "--journal", journal]
+  return ["train", supportTone, ...where, "--steps", String(steps), "--recovery-base-delay", "100 millis", ...options]
+}
 
 /** What the run has written so far; nothing before it begins. */
 const readRun = (folder: string) =>
@@ -124,9 +125,7 @@ const kill = (moment: Moment) =>
     const { url } = yield* Emulator
     const folder = temporaryFolder()
     const first = start(command(url, folder))
-    let over = false
-    void first.ended.then(() => (over = true))
-    while (!over && !moment.reached(yield* readRun(folder))) yield* Effect.sleep("3 millis")
+    while (first.isRunning() && !moment.reached(yield* readRun(folder))) yield* Effect.sleep("3 millis")
     yield* Effect.sleep(moment.wait)
     first.kill("SIGKILL")
     const { signal } = yield* Effect.promise(() => first.ended)

@@ -40,7 +40,7 @@ describe("Progress", () => {
     Effect.gen(function* () {
       const { err, output } = recorded("text", true)
       const progress = yield* steps(output, 40)
-      const halfway = err.find((line) => line.includes("step 20/40"))
+      const halfway = err.find((line) => line.includes("step 20/40")) ?? ""
       assert.include(halfway, "loss 3.100")
       assert.include(halfway, "2.0 steps/s")
       assert.include(halfway, "ETA 10s")
@@ -55,8 +55,8 @@ describe("Progress", () => {
       const lines = err.filter((line) => line.startsWith("step"))
       assert.isAtMost(lines.length, 21)
       assert.isAtLeast(lines.length, 20)
-      assert.include(lines[0], "step   1/200")
-      assert.include(lines.at(-1), "step 200/200")
+      assert.include(lines[0] ?? "", "step   1/200")
+      assert.include(lines.at(-1) ?? "", "step 200/200")
     })
   )
 
@@ -64,7 +64,7 @@ describe("Progress", () => {
     Effect.gen(function* () {
       const { err, out, output } = recorded("json", true)
       yield* steps(output, 3)
-      const events = out.map((line) => JSON.parse(line) as { readonly event: string })
+      const events = out.map((line) => JSON.parse(line) as Readonly<Record<string, unknown>>)
       assert.deepStrictEqual(
         events.map(({ event }) => event),
         ["run_opened", "attempt_started", "step", "step", "step"]
@@ -75,6 +75,9 @@ describe("Progress", () => {
   )
 
   it("writes durations as people do", () => {
-    assert.deepStrictEqual([0, 59.6, 61, 3700].map(Progress.clock), ["0s", "1m 00s", "1m 01s", "1h 01m"])
+    assert.deepStrictEqual(
+      [0, 59.6, 61, 3700].map((seconds) => Progress.clock(seconds)),
+      ["0s", "1m 00s", "1m 01s", "1h 01m"]
+    )
   })
 })

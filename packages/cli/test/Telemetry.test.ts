@@ -1,51 +1,79 @@
-import { NodeServices } from "@effect/platform-node"
+import { execFile } from "node:child_process"
+import { createServer } from "node:http"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
-import { InMemorySpanExporter, SimpleSpanProcessor } from "@opentelemetry/sdk-trace-base"
-import { Effect, Layer } from "effect"
-import { Emulator, FaultPlan } from "@tinkex/emulator"
-import { Recovery } from "@tinkex/recovery"
-import { Tinker, Tokenizer } from "@tinkex/tinker"
-import { CheckpointPolicy, Dataset, Journal, Trainer } from "@tinkex/training"
-import * as Telemetry from "../src/Telemetry.ts"
-import { supportTone } from "./kit.ts"
+import { supportTone, temporaryFolder, tinkex } from "./kit.ts"
 
-const Offline = Tinker.layer({ apiKey: "tml-offline" }).pipe(
-  Layer.provide(Emulator.layerHttpClient({ faults: FaultPlan.make([FaultPlan.corrupt({ atStep: 6 })]) }))
-)
+const program = fileURLToPath(new URL("otelProgram.ts", import.meta.url))
+
+interface Span {
+  readonly name: string
+  readonly traceId: string
+  readonly spanId: string
+  readonly parent: string | null
+  readonly service: string
+  readonly attributes: Readonly<Record<string, unknown>>
+  readonly events: ReadonlyArray<string>
+}
 
 describe("Telemetry", () => {
-  it.live("gives the spans of one incident one id", () =>
-    Effect.gen(function* () {
-      const exporter = new InMemorySpanExporter()
-      const report = yield* Trainer.fineTune({
-        name: "traced",
-        model: { baseModel: "tiny/byte-lm-16", rank: 2 },
-        data: Dataset.jsonl(supportTone, { batchSize: 4 }),
-        learningRate: 0.01,
-        checkpoints: CheckpointPolicy.everySteps(3)
-      }).pipe(
-        Effect.provide(Recovery.layer({ enabled: true })),
-        Effect.provide(Offline),
-        Effect.provide([Journal.layerMemory, Tokenizer.layerBytes, NodeServices.layer]),
-        Effect.tap(() => Effect.sync(() => exporter.getFinishedSpans())),
-        Effect.provide(Telemetry.layer(new SimpleSpanProcessor(kept(exporter))))
-      )
-      const [incident] = report.incidents
-      const spans = exporter.getFinishedSpans()
-      assert.isAbove(spans.length, 10)
-      assert.strictEqual(spans[0]?.resource.attributes["service.name"], "tinkex")
-      const ofIncident = spans.filter(({ attributes }) => attributes["recovery.incident"] === incident?.id)
-      assert.isAtLeast(ofIncident.length, 1, spans.map(({ name }) => name).join(" "))
-      const trace = ofIncident[0]?.spanContext().traceId
-      assert.isTrue(ofIncident.every((span) => span.spanContext().traceId === trace))
-      console.log(
-        ofIncident.map(({ name }) => name),
-        new Set(spans.map(({ name }) => name))
-      )
-    })
-  )
-})
+  it("gives the spans of one incident, and no other, its id", { timeout: 60_000 }, async () => {
+    const run = promisify(execFile)(process.execPath, ["--conditions=@tinkex/source", program, supportTone])
+    const { incident, spans } = JSON.parse((await run).stdout) as {
+      readonly incident: string
+      readonly spans: ReadonlyArray<Span>
+    } // what otelProgram.ts prints
+    const root = spans.find(({ name }) => name === "recovery.incident")
+    assert(root !== undefined)
+    assert.strictEqual(root.service, "tinkex")
+    assert.includeMembers(
+      [...root.events],
+      ["detected", "started", "checkpoint_selected", "client_created", "completed"]
+    )
 
-/** The SDK shuts its exporter down with the layer, and this one forgets everything then. */
-const kept = (exporter: InMemorySpanExporter): InMemorySpanExporter =>
-  Object.assign(exporter, { shutdown: () => Promise.resolve() })
+    const parents = new Map(spans.map(({ parent, spanId }) => [spanId, parent]))
+    const isWithin = (spanId: string | null | undefined): boolean =>
+      spanId !== null && spanId !== undefined && (spanId === root.spanId || isWithin(parents.get(spanId)))
+    const within = spans.filter(({ spanId }) => isWithin(spanId))
+    const marked = spans.filter(({ attributes }) => attributes["recovery.incident"] === incident)
+    assert.deepStrictEqual(marked, within)
+    assert.includeMembers(
+      marked.map(({ name }) => name),
+      [
+        "recovery.incident",
+        "Restore.fromCheckpoint",
+        "ServiceClient.createLoraTrainingClient",
+        "TrainingClient.loadState"
+      ]
+    )
+    assert.strictEqual(new Set(marked.map(({ traceId }) => traceId)).size, 1)
+    assert.isAbove(spans.length, marked.length)
+  })
+
+  it("is what --otel sends to the endpoint", { timeout: 60_000 }, async () => {
+    const bodies: Array<string> = []
+    const collector = createServer((request, response) => {
+      let body = ""
+      request.setEncoding("utf8").on("data", (text: string) => (body += text))
+      request.on("end", () => {
+        bodies.push(`${request.url} ${body}`)
+        response.end("{}")
+      })
+    })
+    await new Promise<void>((resolve) => collector.listen(0, "127.0.0.1", resolve))
+    const address = collector.address()
+    const port = typeof address === "object" && address !== null ? address.port : 0
+    const train = ["train", supportTone, "--emulator", "--steps", "3", "--journal", temporaryFolder(), "--otel"]
+    try {
+      const ended = await tinkex(train, { OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${port}` })
+      assert.strictEqual(ended.code, 0, ended.stderr)
+    } finally {
+      collector.close()
+    }
+    assert.isTrue(bodies.every((body) => body.startsWith("/v1/traces ")))
+    assert.include(bodies.join(""), "Trainer.fineTune")
+    assert.include(bodies.join(""), "tinkex")
+    assert.notInclude(bodies.join(""), "tml-")
+  })
+})

@@ -6,9 +6,16 @@ import { type Ended, objects, start, supportTone, temporaryFolder, tinkex, until
 
 const journal = temporaryFolder()
 const here = ["--journal", journal]
+const options = "--batch-size 2 --steps 16 --save-every 4 --pipelining 2".split(" ")
 const train = (name: string, ...args: ReadonlyArray<string>) => [
-  ...["train", supportTone, "--emulator", ...here, "--name", name],
-  ...["--batch-size", "2", "--steps", "16", "--save-every", "4", "--pipelining", "2", ...args]
+  "train",
+  supportTone,
+  "--emulator",
+  ...here,
+  "--name",
+  name,
+  ...options,
+  ...args
 ]
 
 const reportOf = (ended: Ended): Record<string, unknown> => {

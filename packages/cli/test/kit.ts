@@ -40,6 +40,7 @@ export interface Running {
   readonly pid: number
   readonly stdout: () => string
   readonly stderr: () => string
+  readonly isRunning: () => boolean
   readonly ended: Promise<Ended>
   readonly kill: (signal: NodeJS.Signals) => void
 }
@@ -66,6 +67,7 @@ export const start = (args: ReadonlyArray<string>, env: Readonly<Record<string, 
     pid: child.pid ?? 0,
     stdout: () => stdout,
     stderr: () => stderr,
+    isRunning: () => started.has(child),
     ended,
     kill: (signal) => void child.kill(signal)
   }

@@ -2,7 +2,6 @@
 import * as NodePath from "node:path"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
-import * as Prompt from "effect/cli/Prompt"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { Recovery } from "@tinkex/recovery/Recovery"
@@ -13,16 +12,9 @@ import { Output } from "../Output.ts"
 import * as Server from "../Server.ts"
 import * as Training from "../Training.ts"
 import * as TrainSettings from "../TrainSettings.ts"
+import { confirm } from "./confirm.ts"
 import { planOfServer } from "./RecoverPlan.ts"
 import { recoverFlags, stepOf, strategyOf, usable } from "./recoverFlags.ts"
-
-const confirm = Effect.fnUntraced(function* (yes: boolean, action: string) {
-  if (yes) return
-  const refused = (asked: boolean) => CommandError.make(new CommandError.NotConfirmed({ action, asked }))
-  const output = yield* Output
-  if (!output.canPrompt || output.format === "json") return yield* refused(false)
-  if (!(yield* Prompt.run(Prompt.Confirm({ message: `${action}?` })))) return yield* refused(true)
-})
 
 /** Runs it to its end, with the settings that its command has left. */
 const continueRun = Effect.fnUntraced(function* (name: string, journal: string, force: boolean) {

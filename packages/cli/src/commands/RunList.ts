@@ -6,33 +6,12 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { RestClient } from "@tinkex/tinker/RestClient"
-import * as Time from "@tinkex/tinker/Time"
-import type { TrainingRun } from "@tinkex/tinker/TrainingRun"
 import { Journal } from "@tinkex/training/Journal"
-import * as DateTime from "effect/DateTime"
 import * as JournaledRuns from "../JournaledRuns.ts"
 import { Output } from "../Output.ts"
-import * as Table from "../output/Table.ts"
+import * as RunsView from "../output/RunsView.ts"
 import * as Server from "../Server.ts"
 import * as flags from "./flags.ts"
-
-const journaled = ({ name, state }: JournaledRuns.JournaledRun) => ({
-  name,
-  status: JournaledRuns.statusOf(state),
-  steps: state.highWater,
-  totalSteps: state.run?.totalSteps ?? null,
-  incidents: state.incidents.length,
-  trainingRunId: state.attempts.at(-1)?.trainingRunId ?? null
-})
-
-const served = (run: TrainingRun) => ({
-  trainingRunId: run.trainingRunId,
-  baseModel: run.baseModel,
-  corrupted: run.corrupted,
-  lastRequest: Option.getOrNull(Option.map(Time.toOption(run.lastRequestTime), DateTime.formatIso)),
-  lastCheckpoint: Option.getOrNull(Option.map(run.lastCheckpoint, (checkpoint) => checkpoint.tinkerPath)),
-  run: Option.getOrNull(Option.flatMap(run.userMetadata, (labels) => Option.fromUndefinedOr(labels["tinkex.run"])))
-})
 
 /** `undefined` where there is no server to ask. */
 const fromServer = Effect.fnUntraced(function* (emulatorUrl: Option.Option<string>) {
@@ -40,7 +19,7 @@ const fromServer = Effect.fnUntraced(function* (emulatorUrl: Option.Option<strin
   return yield* Effect.gen(function* () {
     yield* Server.check()
     const rest = yield* RestClient
-    return (yield* Stream.runCollect(rest.streamTrainingRuns())).map(served)
+    return (yield* Stream.runCollect(rest.streamTrainingRuns())).map(RunsView.served)
   }).pipe(Effect.provide(Server.layerFor(emulatorUrl)))
 })
 
@@ -59,7 +38,7 @@ export const runList = Command.make(
     const folder = NodePath.resolve(journal)
     const { runs, unreadable } = yield* JournaledRuns.list.pipe(Effect.provide(Journal.layerFileSystem(folder)))
     const all = yield* fromServer(emulatorUrl)
-    const mine = runs.map(journaled).filter(({ status }) => !corrupted || status === "failed")
+    const mine = runs.map(RunsView.journaled).filter(({ status }) => !corrupted || status === "failed")
     const theirs = all?.filter((run) => !corrupted || run.corrupted)
     for (const problem of unreadable) yield* output.note(`! ${problem}`)
     if (theirs === undefined)
@@ -67,28 +46,7 @@ export const runList = Command.make(
     if (output.format === "json") {
       return yield* output.emit({ schemaVersion: 1, journaled: mine, server: theirs ?? null })
     }
-    const ofJournal = Table.render(
-      ["RUN", "STATUS", "STEPS", "INCIDENTS", "TRAINING RUN"],
-      mine.map((run) => [
-        run.name,
-        run.status,
-        `${run.steps}/${run.totalSteps ?? "?"}`,
-        String(run.incidents),
-        run.trainingRunId ?? "-"
-      ])
-    )
-    const ofServer = Table.render(
-      ["TRAINING RUN", "CORRUPTED", "BASE MODEL", "LAST CHECKPOINT", "RUN"],
-      (theirs ?? []).map((run) => [
-        run.trainingRunId,
-        run.corrupted ? "yes" : "no",
-        run.baseModel,
-        run.lastCheckpoint ?? "-",
-        run.run ?? "-"
-      ])
-    )
-    const lines = [...ofJournal, ...(theirs === undefined ? [] : ["", ...ofServer])]
-    yield* Effect.forEach(lines, output.print, { discard: true })
+    yield* Effect.forEach(RunsView.lines(mine, theirs), output.print, { discard: true })
   })
 ).pipe(
   Command.withDescription("List runs: those of the journal and, with a key or --emulator-url, those of the server")

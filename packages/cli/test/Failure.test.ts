@@ -76,7 +76,7 @@ describe("Failure", () => {
       Number(code),
       meaning
     ])
-    assert.deepStrictEqual(rows, ExitCode.table)
+    assert.deepEqual<ReadonlyArray<unknown>>(rows, ExitCode.table)
   })
 
   it("calls what is not expected a mistake of its own", () => {

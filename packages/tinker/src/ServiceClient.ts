@@ -49,7 +49,7 @@ export class ServiceClient extends Context.Service<
       path: string,
       options: FromStateOptions
     ) => Effect.Effect<TrainingClient, TinkerError, Scope.Scope>
-    /** Goes on with a live model and keeps its session alive. Sends nothing by itself but heartbeats. */
+    /** Goes on with a live model and keeps its session alive. Sends no operation by itself, but heartbeats. */
     readonly attachTrainingClient: (options: AttachOptions) => Effect.Effect<TrainingClient, TinkerError, Scope.Scope>
     readonly rest: RestClient["Service"]
     /** The id of the current session: created when first asked for, and anew after it was found dead. */

@@ -88,7 +88,8 @@ export const make = (options: {
     status: (line) =>
       Effect.sync(() => {
         if (!animated) return
-        status = line.slice(0, Math.max(20, (stderr.columns() ?? 80) - 1))
+        // A terminal that does not know its width says 0.
+        status = line.slice(0, (stderr.columns() || 80) - 1)
         stderr.write(`${clear}${status}`)
       })
   }

@@ -6,6 +6,7 @@ const terminal = (options: {
   readonly format?: Output.Format
   readonly env?: Record<string, string>
   readonly isTerminal?: boolean
+  readonly columns?: number
   readonly stdinIsTerminal?: boolean
 }) => {
   const out: Array<string> = []
@@ -15,7 +16,11 @@ const terminal = (options: {
     env: options.env ?? {},
     stdinIsTerminal: options.stdinIsTerminal ?? true,
     stdout: (text) => out.push(text),
-    stderr: { isTerminal: options.isTerminal ?? true, columns: () => 40, write: (text) => err.push(text) }
+    stderr: {
+      isTerminal: options.isTerminal ?? true,
+      columns: () => options.columns ?? 40,
+      write: (text) => err.push(text)
+    }
   })
   return { output, out, err }
 }
@@ -34,6 +39,14 @@ describe("Output", () => {
       assert.strictEqual(err.join(""), `${"\r\u001B[2K"}step 1\r\u001B[2Ksaved\nstep 1\r\u001B[2Kstep 1`)
       yield* output.status("x".repeat(100))
       assert.strictEqual(err.at(-1), `\r\u001B[2K${"x".repeat(39)}`)
+    })
+  )
+
+  it.effect("takes a terminal of unknown width for a usual one", () =>
+    Effect.gen(function* () {
+      const { err, output } = terminal({ columns: 0 })
+      yield* output.status("x".repeat(100))
+      assert.strictEqual(err.at(-1), `\r\u001B[2K${"x".repeat(79)}`)
     })
   )
 

@@ -60,6 +60,32 @@ describe("ServiceClient.createLoraTrainingClient", () => {
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
   })
 
+  it.effect("replaces a session that is gone and that no heartbeat has found out about", () => {
+    let gone = false
+    const fake = Fake.make((seen) =>
+      gone && seen.json.session_id === "s0" ? Fake.failing(404, "Session s0 not found") : undefined
+    )
+    return Effect.gen(function* () {
+      const first = yield* create
+      gone = true
+      const second = yield* create
+      assert.strictEqual(second.sessionId, "s1")
+      assert.strictEqual(second.modelId, "s1:train:0")
+      assert.strictEqual((yield* first.failure).reason._tag, "SessionLost")
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("does not blame the session for a refusal that has another reason", () => {
+    const fake = Fake.make((seen) =>
+      seen.path === "create_model" ? Fake.failing(400, "no such base model") : undefined
+    )
+    return Effect.gen(function* () {
+      assert.strictEqual((yield* failing(create))._tag, "BadRequest")
+      assert.strictEqual(fake.of("create_session").length, 1)
+      assert.strictEqual(fake.of("create_model").length, 1)
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
   it.effect("passes the service's refusal on", () => {
     const fake = Fake.make((seen) =>
       seen.path === "retrieve_future" ? { json: { error: "base model is not supported", category: "user" } } : undefined

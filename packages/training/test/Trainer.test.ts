@@ -184,6 +184,16 @@ describe("Trainer", () => {
     }).pipe(Effect.provide([world("expire:optim_step@8", { seed: 7 }), memory]))
   )
 
+  it.effect("a lost session is replaced by a new one", () =>
+    Effect.gen(function* () {
+      const expected = yield* undisturbed()
+      const report = yield* guarded(tiny())
+      assert.include(["session_lost", "lost"], report.incidents[0]?.cause)
+      const actual = yield* finalState(report.trainingRunId)
+      assert.deepStrictEqual(actual, expected)
+    }).pipe(Effect.provide([world("lose-session@8", { seed: 7 }), memory]))
+  )
+
   it.effect("the final save is made again where it got lost", () =>
     Effect.gen(function* () {
       const report = yield* tiny()

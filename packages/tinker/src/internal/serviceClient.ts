@@ -24,6 +24,10 @@ interface NewModel {
   readonly userMetadata: Record<string, string> | undefined
 }
 
+/** How services answer to a session that they do not know. */
+const refusesSession = (error: unknown): error is TinkerError =>
+  error instanceof TinkerError && ["NotFound", "Forbidden", "BadRequest"].includes(error.reason._tag)
+
 const invalid = (operation: string, field: string, problem: string) =>
   new TinkerError({ reason: new InvalidInput({ operation, field, problem }) })
 
@@ -76,6 +80,19 @@ export const make = Effect.fnUntraced(function* (options: {
     )
   )
 
+  /**
+   * Uses the current session. Where it refuses, its heartbeat tells whether it is still there: one that is not, and that no
+   * regular heartbeat has found out about yet, is replaced, and the use begins again.
+   */
+  const inSession = <A, E, R>(use: (live: Session.Session) => Effect.Effect<A, E | TinkerError, R>) =>
+    Effect.flatMap(session, (live) =>
+      use(live).pipe(
+        Effect.catchIf(refusesSession, (error) =>
+          Effect.flatMap(live.check, () => (live.isLost() ? Effect.flatMap(session, use) : Effect.fail(error)))
+        )
+      )
+    )
+
   const open = Effect.fnUntraced(function* (model: {
     readonly modelId: string
     readonly session: Session.Session
@@ -119,25 +136,28 @@ export const make = Effect.fnUntraced(function* (options: {
         "are all false: nothing would be trained"
       )
     }
-    const live = yield* session
-    const modelSeq = live.nextModel()
-    const { request_id } = yield* transport.request(Endpoint.createModel, {
-      operation,
-      body: {
-        session_id: live.id,
-        model_seq_id: modelSeq,
-        base_model: model.baseModel,
-        ...metadata(model.userMetadata),
-        lora_config: {
-          rank: model.rank,
-          ...(model.seed === undefined ? {} : { seed: model.seed }),
-          train_unembed: model.trainUnembed,
-          train_mlp: model.trainMlp,
-          train_attn: model.trainAttn
-        },
-        type: "create_model"
-      },
-      decode: Json.Submitted
+    const { live, modelSeq, request_id } = yield* inSession((live) => {
+      const modelSeq = live.nextModel()
+      return transport
+        .request(Endpoint.createModel, {
+          operation,
+          body: {
+            session_id: live.id,
+            model_seq_id: modelSeq,
+            base_model: model.baseModel,
+            ...metadata(model.userMetadata),
+            lora_config: {
+              rank: model.rank,
+              ...(model.seed === undefined ? {} : { seed: model.seed }),
+              train_unembed: model.trainUnembed,
+              train_mlp: model.trainMlp,
+              train_attn: model.trainAttn
+            },
+            type: "create_model"
+          },
+          decode: Json.Submitted
+        })
+        .pipe(Effect.map(({ request_id }) => ({ live, modelSeq, request_id })))
     })
     const runId = `${live.id}:train:${modelSeq}`
     const { model_id } = yield* made(
@@ -161,21 +181,23 @@ export const make = Effect.fnUntraced(function* (options: {
     }
   ) {
     const operation = `create a model from ${path}`
-    const live = yield* session
-    const modelSeq = live.nextModel()
-    const modelId = `${live.id}:train:${modelSeq}`
-    const { request_id } = yield* transport.request(Endpoint.loadWeights, {
-      operation,
-      body: {
-        session_id: live.id,
-        model_seq_id: modelSeq,
-        path,
-        optimizer: given.optimizer,
-        ...(given.baseModel === undefined ? {} : { base_model: given.baseModel }),
-        ...metadata(given.userMetadata),
-        type: "load_weights"
-      },
-      decode: Json.Submitted
+    const { live, modelId, request_id } = yield* inSession((live) => {
+      const modelSeq = live.nextModel()
+      return transport
+        .request(Endpoint.loadWeights, {
+          operation,
+          body: {
+            session_id: live.id,
+            model_seq_id: modelSeq,
+            path,
+            optimizer: given.optimizer,
+            ...(given.baseModel === undefined ? {} : { base_model: given.baseModel }),
+            ...metadata(given.userMetadata),
+            type: "load_weights"
+          },
+          decode: Json.Submitted
+        })
+        .pipe(Effect.map(({ request_id }) => ({ live, modelId: `${live.id}:train:${modelSeq}`, request_id })))
     })
     yield* made(operation, "LoadWeights", "load_weights", request_id, modelId, decodeValue(operation, Json.LoadWeights))
     return yield* open({ modelId, session: live, nextSeq: 1 })

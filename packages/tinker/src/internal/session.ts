@@ -10,6 +10,8 @@ import { encodeJson, type Transport } from "./transport.ts"
 export interface Session {
   readonly id: string
   readonly isLost: () => boolean
+  /** Sends a heartbeat now, so that `isLost` is up to date. */
+  readonly check: Effect.Effect<void>
   /** Calls back once, when the service says that the session is gone; at once if it has. The result takes the request back. */
   readonly onLost: (listener: (error: TinkerError) => void) => () => void
   /** Numbers models from 0 on. */
@@ -61,22 +63,26 @@ export const keep = Effect.fnUntraced(function* (
     Effect.catchDefect((defect) => Effect.as(Effect.logError(`A heartbeat of session ${id} broke`, defect), undefined))
   )
 
+  const check = Effect.gen(function* () {
+    const gone = yield* beat
+    if (gone === undefined || lost !== undefined) return
+    lost = gone
+    yield* Effect.logWarning(gone.message)
+    for (const listener of listeners) listener(gone)
+    listeners.clear()
+  })
+
   yield* Effect.gen(function* () {
-    while (true) {
+    while (lost === undefined) {
       yield* Effect.sleep(everyMillis)
-      const gone = yield* beat
-      if (gone === undefined) continue
-      lost = gone
-      yield* Effect.logWarning(gone.message)
-      for (const listener of listeners) listener(gone)
-      listeners.clear()
-      return
+      yield* check
     }
   }).pipe(Effect.forkScoped)
 
   return {
     id,
     isLost: () => lost !== undefined,
+    check,
     onLost: (listener) => {
       if (lost !== undefined) listener(lost)
       else listeners.add(listener)

@@ -105,12 +105,13 @@ export class RecoveryGivenUp extends Schema.TaggedError<RecoveryGivenUp>()("Reco
   incident: Schema.String,
   cause: Schema.String,
   detail: Schema.String,
+  tries: Schema.Int,
   step: Schema.Int,
   /** What tries once more. */
   command: Schema.String
 }) {
   override get message() {
-    return `Run "${this.run}" failed after ${this.step} steps (${this.cause}) and was not brought back: ${this.detail}`
+    return `Run "${this.run}" failed after ${this.step} steps (${this.cause}) and was not brought back in ${this.tries === 1 ? "1 try" : `${this.tries} tries`}: ${this.detail}`
   }
 }
 

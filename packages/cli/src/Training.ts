@@ -121,17 +121,11 @@ export const execute = Effect.fn("Training.execute")(
         output.note(`Interrupted after step ${progress.done()}. Give the same command again to go on.`)
       ),
       Effect.catchTag("TrainingError", (error): Effect.Effect<never, CommandError.CommandError | TrainingError> => {
-        const incident = progress.openIncident()
         const { reason } = error
         const command = recoverCommand(settings.name, options.journal)
-        if (
-          incident !== undefined &&
-          options.recovery !== undefined &&
-          ["RunFailed", "Service"].includes(reason._tag)
-        ) {
-          const { cause, id, run, step, trainingRunId } = incident
-          const detail = reason._tag === "RunFailed" ? reason.detail : error.message
-          const lost = { run, trainingRunId, incident: id, cause, detail, step, command }
+        if (reason._tag === "RecoveryGivenUp") {
+          const { cause, detail, incident, run, step, trainingRunId, tries } = reason
+          const lost = { run, trainingRunId, incident, cause, detail, tries, step, command }
           return Effect.fail(CommandError.make(new CommandError.RecoveryGivenUp(lost)))
         }
         if (reason._tag !== "RunFailed") return Effect.fail(error)

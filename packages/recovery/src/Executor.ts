@@ -295,7 +295,9 @@ export const make = (
       (span) => worker(job, request, done, span).pipe(Effect.withParentSpan(span))
     ).pipe(
       // the requester has the error; a worker that could not help is no crash
-      Effect.catch(() => Effect.void)
+      Effect.catch(() => Effect.void),
+      // one query finds all spans of an incident, down to its HTTP requests
+      Effect.annotateSpans("recovery.incident", incident.id)
     )
     const spec = ChildSpec.effect(`${incident.id}-${++serial}`, body, {
       restart: "temporary",

@@ -194,7 +194,7 @@ describe("the guard", () => {
         yield* settle
         yield* TestClock.adjust("1 minute")
         const { reason } = yield* Fiber.join(fiber)
-        assert.isTrue(reason._tag === "RunFailed" && reason.detail.includes("1m"))
+        assert.isTrue(reason._tag === "RecoveryGivenUp" && reason.tries === 1 && reason.detail.includes("1m"))
       })
     )
   )

@@ -49,6 +49,28 @@ export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", {
   }
 }
 
+/** An attempt failed, and whoever guards the run could not bring it back. */
+export class RecoveryGivenUp extends Schema.TaggedError<RecoveryGivenUp>()("RecoveryGivenUp", {
+  run: Schema.String,
+  trainingRunId: Schema.String,
+  incident: Schema.String,
+  cause: IncidentCause,
+  /** Why the last try failed. */
+  detail: Schema.String,
+  tries: Schema.Int,
+  /** Steps committed when the attempt failed. */
+  step: Schema.Int,
+  /** Where it would go on; `null` is the base model. */
+  checkpoint: Schema.NullOr(Schema.String)
+}) {
+  readonly isRetryable = true
+  override get message() {
+    const from = this.checkpoint === null ? "the base model" : this.checkpoint
+    const tries = this.tries === 1 ? "1 try" : `${this.tries} tries`
+    return `Run "${this.run}" failed after ${this.step} steps on ${this.trainingRunId} (${this.cause}) and was not brought back in ${tries}: ${this.detail} Run the same program once the service is well again: it goes on from ${from}.`
+  }
+}
+
 /** The journal says that the run ended before. */
 export class RunEnded extends Schema.TaggedError<RunEnded>()("RunEnded", {
   run: Schema.String,
@@ -115,6 +137,7 @@ export const TrainingReason = Schema.Union([
   DataInvalid,
   ConfigChanged,
   RunFailed,
+  RecoveryGivenUp,
   RunEnded,
   NoCheckpoint,
   NoProgress,
@@ -152,6 +175,17 @@ export class TrainingError extends Schema.TaggedError<TrainingError>()("Training
     const checkpoint = plan.chosen._tag === "Some" ? plan.chosen.value.path : null
     return new TrainingError({
       reason: new RunFailed({ run, trainingRunId, incident: incident.id, cause, detail, step, checkpoint })
+    })
+  }
+  static recoveryGivenUp(
+    incident: Omit<Incident, "attempt" | "detectedAt">,
+    plan: { readonly chosen: Option.Option<{ readonly path: string }> },
+    end: { readonly tries: number; readonly detail: string }
+  ) {
+    const { cause, run, step, trainingRunId } = incident
+    const checkpoint = plan.chosen._tag === "Some" ? plan.chosen.value.path : null
+    return new TrainingError({
+      reason: new RecoveryGivenUp({ run, trainingRunId, incident: incident.id, cause, step, checkpoint, ...end })
     })
   }
   static ended(run: string, end: { readonly tag: string; readonly detail: string }) {

@@ -78,6 +78,7 @@ const training: Codes<TrainingReason> = {
   DataInvalid: usage,
   ConfigChanged: usage,
   RunFailed: failed,
+  RecoveryGivenUp: exhausted,
   RunEnded: failed,
   NoCheckpoint: exhausted,
   NoProgress: exhausted,

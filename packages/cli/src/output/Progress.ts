@@ -6,7 +6,6 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { TrainerEvent } from "@tinkex/training/RunReport"
-import type { Incident } from "@tinkex/training/RunGuard"
 import type { OutputShape } from "../Output.ts"
 
 /** `61` seconds are `1m 01s`. */
@@ -120,7 +119,6 @@ export const make = Effect.fnUntraced(function* (
   let first: number | undefined
   let last: number | undefined
   let done = 0
-  let open: Incident | undefined
 
   const onStep = Effect.fnUntraced(function* (event: Extract<TrainerEvent, { readonly _tag: "StepCommitted" }>) {
     const now = yield* Clock.currentTimeMillis
@@ -141,11 +139,7 @@ export const make = Effect.fnUntraced(function* (
 
   const onEvent = Effect.fnUntraced(function* (event: TrainerEvent) {
     if (event._tag === "RunOpened") total = event.totalSteps
-    if (event._tag === "IncidentDetected") open = event.incident
-    if (event._tag === "AttemptStarted") {
-      began = undefined
-      open = undefined
-    }
+    if (event._tag === "AttemptStarted") began = undefined
     if (event._tag === "StepCommitted") return yield* onStep(event)
     if (event._tag === "Completed") yield* output.status("")
     const line = describe(event)
@@ -158,9 +152,7 @@ export const make = Effect.fnUntraced(function* (
   return {
     onEvent,
     done: () => done,
-    losses: () => ({ first, last }),
-    /** The incident that the run has not come back from. */
-    openIncident: () => open
+    losses: () => ({ first, last })
   }
 })
 

@@ -21,6 +21,7 @@ export const make = (policy: RecoveryPolicy, monitor: Monitor, executor: Executo
     const { incident } = request
     const sighting = yield* monitor.inspect(incident.trainingRunId)
     let last: TrainingError | undefined
+    let tries = 0
     return yield* executor
       .recover({
         incident: {
@@ -34,16 +35,17 @@ export const make = (policy: RecoveryPolicy, monitor: Monitor, executor: Executo
           lastSeenWell: Option.map(sighting, ({ seenWell }) => seenWell)
         },
         restore: (report) =>
-          request
-            .restore({
+          Effect.suspend(() => {
+            tries++
+            return request.restore({
               strategy: policy.strategy,
               optimizer: policy.restoreOptimizer,
               onProgress: (progress) => report(toProgress(progress))
             })
-            .pipe(
-              Effect.tapError((error) => Effect.sync(() => (last = error))),
-              Effect.mapError((error) => Failures.fromTraining(incident.trainingRunId, error))
-            ),
+          }).pipe(
+            Effect.tapError((error) => Effect.sync(() => (last = error))),
+            Effect.mapError((error) => Failures.fromTraining(incident.trainingRunId, error))
+          ),
         outcome: (restored) => ({
           newTrainingRunId: restored.client.modelId,
           path: restored.path,
@@ -52,14 +54,15 @@ export const make = (policy: RecoveryPolicy, monitor: Monitor, executor: Executo
         })
       })
       .pipe(
+        // What no further try can change is the trainer's own word; anything else is the end of ours.
         Effect.catch((error) =>
-          last === undefined
-            ? Effect.flatMap(request.plan, (plan) =>
+          last !== undefined && !last.isRetryable
+            ? Effect.fail(last)
+            : Effect.flatMap(request.plan, (plan) =>
                 Effect.fail(
-                  TrainingError.runFailed({ ...incident, detail: `${incident.detail}; ${error.message}` }, plan)
+                  TrainingError.recoveryGivenUp(incident, plan, { tries, detail: last?.message ?? error.message })
                 )
               )
-            : Effect.fail(last)
         )
       )
   })

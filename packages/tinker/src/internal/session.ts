@@ -73,9 +73,10 @@ export const keep = Effect.fnUntraced(function* (
   })
 
   yield* Effect.gen(function* () {
-    while (lost === undefined) {
+    while (true) {
       yield* Effect.sleep(everyMillis)
       yield* check
+      if (lost !== undefined) return
     }
   }).pipe(Effect.forkScoped)
 

@@ -1,0 +1,103 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Layer, Option } from "effect"
+import { TestClock } from "effect/testing"
+import { RunGuard } from "../src/index.ts"
+import { finalState, memory, tiny, world } from "./TinyRun.ts"
+
+const steps = 14
+const seeds = Number(process.env["CHAOS_SEEDS"] ?? 150)
+
+/** A small generator (mulberry32): the seed is the whole story of a scenario. */
+const random = (seed: number) => {
+  let state = seed >>> 0
+  return (below: number) => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let t = Math.imul(state ^ (state >>> 15), state | 1)
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
+    return ((t ^ (t >>> 14)) >>> 0) % below
+  }
+}
+
+/** One of everything that a server can do to a run which a restore can mend. */
+const fault = (below: (n: number) => number, every: number): string => {
+  const occurrence = 1 + below(steps)
+  const step = below(steps)
+  const saved = every * (1 + below(Math.floor(steps / every)))
+  const operation = ["forward_backward", "optim_step"][below(2)]
+  const kinds = [
+    `corrupt@${step}`,
+    `lose-session@${step}`,
+    `lose:${operation}@${occurrence}`,
+    `lose:retrieve_future@${occurrence}`,
+    `lose:save_weights@${1 + below(2)}`,
+    `lose:create_model@1`,
+    `burst:503:${operation}@${occurrence}x3`,
+    `burst:429:retrieve_future@${occurrence}x2=5s`,
+    `delay:${operation}@${occurrence}=90s:paused_capacity`,
+    `expire:${operation}@${occurrence}`,
+    `expire:save_weights@${1 + below(2)}`,
+    `soft-fail:${operation}@${occurrence}`,
+    `soft-fail:save_weights@${1 + below(2)}`,
+    `truncate@${saved}`,
+    `missing@${saved}`,
+    `poison-load@${saved}`,
+    `absent@${saved}`
+  ]
+  return kinds[below(kinds.length)] ?? ""
+}
+
+/** Restores after ten seconds, as often as a try may be repeated. */
+const patient: RunGuard.RunGuard = {
+  watch: () => Effect.void,
+  recover: (request) =>
+    request
+      .restore({ strategy: { _tag: "Latest" }, optimizer: true, onProgress: () => Effect.void })
+      .pipe(Effect.delay("10 seconds"), Effect.retry({ times: 3, while: (error) => error.isRetryable }))
+}
+
+const run = (spec: string, options: { readonly pipelining: number; readonly every: number }) =>
+  Effect.gen(function* () {
+    const fiber = yield* Effect.forkChild(tiny({ steps, ...options }))
+    for (let minute = 0; minute < 60 && fiber.pollUnsafe() === undefined; minute++) yield* TestClock.adjust("1 minute")
+    const report = yield* Fiber.join(fiber).pipe(Effect.timeout("1 second"))
+    return yield* finalState(report.trainingRunId)
+  }).pipe(
+    Effect.provideService(RunGuard.RunGuard, Option.some(patient)),
+    Effect.provide(Layer.mergeAll(world(spec, { seed: 3 }), memory))
+  )
+
+describe("P1, P2: whatever two things go wrong, the run ends as if nothing had", () => {
+  it.effect(
+    `${seeds} seeds`,
+    () =>
+      Effect.gen(function* () {
+        const calm = yield* run("", { pipelining: 1, every: 3 })
+        assert.deepStrictEqual(calm.steps, [...Array(steps).keys()])
+        let ends = 0
+        for (let seed = 1; seed <= seeds; seed++) {
+          const below = random(seed)
+          const options = { pipelining: below(5), every: 2 + below(4) }
+          const spec = [fault(below, options.every), fault(below, options.every)].join(",")
+          const told = `seed ${seed}: ${spec}, ${JSON.stringify(options)}`
+          const result = yield* Effect.result(run(spec, options))
+          if (result._tag === "Success") {
+            assert.deepStrictEqual(result.success, calm, told)
+            continue
+          }
+          // The one other legal end: every checkpoint that there was turned out to be bad, and the error lists them.
+          const { failure } = result
+          const bad =
+            failure._tag === "TrainingError" && failure.reason._tag === "NoCheckpoint" ? failure.reason : undefined
+          if (bad === undefined || !/truncate|missing|poison-load/.test(spec))
+            assert.fail(`${told}: ${failure.message}`)
+          assert.isTrue(
+            bad.rejected.length > 0 && bad.rejected.every(({ reason }) => /^quarantined/.test(reason)),
+            told
+          )
+          ends++
+        }
+        assert.isBelow(ends, seeds / 10)
+      }),
+    1_200_000
+  )
+})

@@ -8,7 +8,7 @@
  * - **RS3** the shape of the model comes from the server's own description of the checkpoint and, where the run's shape is
  *   known, must agree with it;
  * - **RS4** a checkpoint is called bad (`CheckpointRefused`) only when the server refuses it or the run is flagged right
- *   after the load; a lost connection or a busy server never condemns a checkpoint;
+ *   after the load; a lost connection, a lost session or a busy server never condemns a checkpoint;
  * - **RS5** a model made for a restore that did not work out is unloaded, best effort.
  *
  * What it cannot promise: that loaded numbers are those that were saved. The server says they are; `prove` asks it for a
@@ -176,7 +176,6 @@ const condemns = (error: TinkerError): boolean => {
     case "RequestFailed":
     case "BadRequest":
     case "NotFound":
-    case "RunLost":
     case "Conflict":
       return true
     default:
@@ -227,8 +226,15 @@ export const fromCheckpoint = Effect.fn("Restore.fromCheckpoint")(function* <E =
     return client
   }).pipe(
     Effect.catchIf(
-      (error): error is TinkerError => error instanceof TinkerError && condemns(error),
-      (error) => Effect.fail(refuse(error.message))
+      (error): error is TinkerError => error instanceof TinkerError,
+      (error) => {
+        if (condemns(error)) return Effect.fail(refuse(error.message))
+        if (error.reason._tag !== "RunLost") return Effect.fail(error)
+        // Lost with its session, or poisoned by what it loaded? Only the second is the checkpoint's doing.
+        return Effect.flatMap(rest.getTrainingRun(client.modelId), ({ corrupted }) =>
+          Effect.fail(corrupted ? refuse(error.message) : error)
+        )
+      }
     ),
     Effect.onExit((exit) => (exit._tag === "Success" ? Effect.void : abandon(client)))
   )

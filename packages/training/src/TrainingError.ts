@@ -121,6 +121,17 @@ export class NotSaved extends Schema.TaggedError<NotSaved>()("NotSaved", { run: 
   }
 }
 
+/** The model that was being made ready for the run was lost before it could take a step. */
+export class RestoreLost extends Schema.TaggedError<RestoreLost>()("RestoreLost", {
+  run: Schema.String,
+  detail: Schema.String
+}) {
+  readonly isRetryable = true
+  override get message() {
+    return `A new model for run "${this.run}" was lost before it could take a step: ${this.detail} Run the same program again: it tries another one.`
+  }
+}
+
 /** The service refused something that a restore does not mend. */
 export class Service extends Schema.TaggedError<Service>()("Service", { error: TinkerError }) {
   override get message() {
@@ -142,6 +153,7 @@ export const TrainingReason = Schema.Union([
   NoCheckpoint,
   NoProgress,
   NotSaved,
+  RestoreLost,
   Service
 ])
 export type TrainingReason = typeof TrainingReason.Type
@@ -214,6 +226,18 @@ export class TrainingError extends Schema.TaggedError<TrainingError>()("Training
   }
   static notSaved(run: string, tries: number) {
     return new TrainingError({ reason: new NotSaved({ run, tries }) })
+  }
+  /** What an error means that came up while a model was being made ready. */
+  static whileRestoring(run: string, error: TinkerError) {
+    switch (error.reason._tag) {
+      case "RunLost":
+      case "SessionLost":
+      case "PromiseExpired":
+      case "SubmissionRefused":
+        return new TrainingError({ reason: new RestoreLost({ run, detail: error.message }) })
+      default:
+        return TrainingError.service(error)
+    }
   }
   static service(error: TinkerError) {
     return new TrainingError({ reason: new Service({ error }) })

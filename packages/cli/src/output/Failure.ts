@@ -83,6 +83,7 @@ const training: Codes<TrainingReason> = {
   NoCheckpoint: exhausted,
   NoProgress: exhausted,
   NotSaved: service,
+  RestoreLost: service,
   Service: service
 }
 

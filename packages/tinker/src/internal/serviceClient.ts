@@ -26,7 +26,7 @@ interface NewModel {
 
 /** How services answer to a session that they do not know. */
 const refusesSession = (error: unknown): error is TinkerError =>
-  error instanceof TinkerError && ["NotFound", "Forbidden", "BadRequest"].includes(error.reason._tag)
+  error instanceof TinkerError && ["NotFound", "Forbidden", "BadRequest", "RunLost"].includes(error.reason._tag)
 
 const invalid = (operation: string, field: string, problem: string) =>
   new TinkerError({ reason: new InvalidInput({ operation, field, problem }) })
@@ -136,7 +136,7 @@ export const make = Effect.fnUntraced(function* (options: {
         "are all false: nothing would be trained"
       )
     }
-    const { live, modelSeq, request_id } = yield* inSession((live) => {
+    const { live, model_id } = yield* inSession((live) => {
       const modelSeq = live.nextModel()
       return transport
         .request(Endpoint.createModel, {
@@ -157,17 +157,20 @@ export const make = Effect.fnUntraced(function* (options: {
           },
           decode: Json.Submitted
         })
-        .pipe(Effect.map(({ request_id }) => ({ live, modelSeq, request_id })))
+        .pipe(
+          Effect.flatMap(({ request_id }) =>
+            made(
+              operation,
+              "CreateModel",
+              "create_model",
+              request_id,
+              `${live.id}:train:${modelSeq}`,
+              decodeValue(operation, Json.CreateModel)
+            )
+          ),
+          Effect.map(({ model_id }) => ({ live, model_id }))
+        )
     })
-    const runId = `${live.id}:train:${modelSeq}`
-    const { model_id } = yield* made(
-      operation,
-      "CreateModel",
-      "create_model",
-      request_id,
-      runId,
-      decodeValue(operation, Json.CreateModel)
-    )
     return yield* open({ modelId: model_id, session: live, nextSeq: 1 })
   })
 
@@ -181,8 +184,9 @@ export const make = Effect.fnUntraced(function* (options: {
     }
   ) {
     const operation = `create a model from ${path}`
-    const { live, modelId, request_id } = yield* inSession((live) => {
+    const { live, modelId } = yield* inSession((live) => {
       const modelSeq = live.nextModel()
+      const modelId = `${live.id}:train:${modelSeq}`
       return transport
         .request(Endpoint.loadWeights, {
           operation,
@@ -197,9 +201,20 @@ export const make = Effect.fnUntraced(function* (options: {
           },
           decode: Json.Submitted
         })
-        .pipe(Effect.map(({ request_id }) => ({ live, modelId: `${live.id}:train:${modelSeq}`, request_id })))
+        .pipe(
+          Effect.flatMap(({ request_id }) =>
+            made(
+              operation,
+              "LoadWeights",
+              "load_weights",
+              request_id,
+              modelId,
+              decodeValue(operation, Json.LoadWeights)
+            )
+          ),
+          Effect.as({ live, modelId })
+        )
     })
-    yield* made(operation, "LoadWeights", "load_weights", request_id, modelId, decodeValue(operation, Json.LoadWeights))
     return yield* open({ modelId, session: live, nextSeq: 1 })
   })
 

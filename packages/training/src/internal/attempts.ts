@@ -165,7 +165,9 @@ export const make = Effect.fnUntraced(function* (context: {
     },
     (effect) =>
       effect.pipe(
-        Effect.catchTag("TinkerError", (error: TinkerError) => Effect.fail(TrainingError.service(error))),
+        Effect.catchTag("TinkerError", (error: TinkerError) =>
+          Effect.fail(TrainingError.whileRestoring(settings.name, error))
+        ),
         Effect.catchTag("JournalError", (error: JournalError) => Effect.fail(TrainingError.fromJournal(error))),
         Effect.provideService(ServiceClient, service),
         Effect.provideService(RestClient, rest)

@@ -370,6 +370,7 @@ describe("Protobuf", () => {
         ["02000000000000001801", "03000000000000001801"], // a column beyond the last
         ["01000000000000001a08", "02000000000000001a08"], // more values than are stored
         ["01000000000000001a08", "ffffffffffffffff1a08"], // pointers that fall
+        ["121800000000000000000000000000000000", "121801000000000000000100000000000000"], // pointers that start at 1
         ["22020203", "22020103"], // one row, two rows of pointers
         ["22020203", "22020206"] // as many columns again: still in range
       ] as const) {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { NotFound, TinkerError } from "@tinkex/tinker/TinkerError"
+import { NotFound, RunLost, TinkerError } from "@tinkex/tinker/TinkerError"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -32,6 +32,32 @@ const cases: ReadonlyArray<readonly [TrainingError, ReadonlyArray<string>, boole
     true
   ],
   [TrainingError.runFailed(failed, { chosen: Option.none() }), ["go on from the base model"], true],
+  [
+    TrainingError.recoveryGivenUp(failed, { chosen: Option.some({ path }) }, { tries: 3, detail: "503 busy." }),
+    ["tone", "57", "poisoned", "3 tries", "503 busy.", path],
+    true
+  ],
+  [
+    TrainingError.recoveryGivenUp(failed, { chosen: Option.none() }, { tries: 1, detail: "503 busy." }),
+    ["in 1 try", "goes on from the base model"],
+    true
+  ],
+  [
+    TrainingError.whileRestoring(
+      "tone",
+      new TinkerError({ reason: new RunLost({ runId: "model-2", detail: "not loaded" }) })
+    ),
+    ["tone", "model-2", "not loaded", "Run the same program again"],
+    true
+  ],
+  [
+    TrainingError.whileRestoring(
+      "tone",
+      new TinkerError({ reason: new NotFound({ operation: "create", status: 404, detail: "no such model" }) })
+    ),
+    ["create", "no such model"],
+    false
+  ],
   [
     TrainingError.ended("tone", { tag: "NoProgress", detail: "Given up." }),
     ["NoProgress", "Given up.", "force"],

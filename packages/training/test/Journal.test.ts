@@ -4,13 +4,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
-import * as Layer from "effect/Layer"
 import * as PlatformError from "effect/PlatformError"
 import * as Scope from "effect/Scope"
 import { TestClock } from "effect/testing"
 import { readdirSync } from "node:fs"
 import { Journal, type JournalError } from "../src/Journal.ts"
 import type { JournalRecord, Stamped } from "../src/JournalRecord.ts"
+import { type AppendFile, openAppendFile } from "../src/internal/appendFile.ts"
 import { attempt, commit, header, history, step } from "./fixtures.ts"
 
 const records = (stamped: ReadonlyArray<Stamped>) => stamped.map(({ record }) => record)
@@ -26,13 +26,13 @@ const writeHistory = (run: string, rows: ReadonlyArray<JournalRecord> = history)
 
 const onDisk = <A, E>(
   body: (directory: string) => Effect.Effect<A, E, Journal | FileSystem.FileSystem | Scope.Scope>,
-  wrap: (fs: FileSystem.FileSystem) => FileSystem.FileSystem = (fs) => fs
+  wrap: (file: AppendFile) => AppendFile = (file) => file
 ) =>
   Effect.gen(function* () {
     const directory = yield* (yield* FileSystem.FileSystem).makeTempDirectoryScoped({ prefix: "tinkex journal " })
-    const Wrapped = Layer.effect(FileSystem.FileSystem, Effect.map(FileSystem.FileSystem, wrap))
     return yield* body(directory).pipe(
-      Effect.provide(Journal.layerFileSystem(directory).pipe(Layer.provide(Wrapped))),
+      Effect.provide(Journal.layerFileSystem(directory)),
+      Effect.updateService(openAppendFile, (open) => (path) => Effect.map(open(path), wrap)),
       Effect.scoped
     )
   }).pipe(Effect.provide(NodeServices.layer))
@@ -343,11 +343,7 @@ describe("Journal on disk", () => {
           assert.isAtLeast(syncs - before, 1)
           assert.isAtMost(syncs - before, 3)
         }),
-      (fs) =>
-        watched(fs, (file) => ({
-          ...file,
-          sync: Effect.suspend(() => (syncs++, file.sync))
-        }))
+      (file) => ({ ...file, sync: Effect.suspend(() => (syncs++, file.sync)) })
     )
   })
 
@@ -371,24 +367,17 @@ describe("Journal on disk", () => {
           assert.strictEqual(syncs, before + 2)
           assert.strictEqual((yield* journal.read("run")).length, 8)
         }),
-      (fs) => watched(fs, (file) => ({ ...file, sync: Effect.suspend(() => (syncs++, file.sync)) }))
+      (file) => ({ ...file, sync: Effect.suspend(() => (syncs++, file.sync)) })
     )
   })
 
-  for (const operation of ["sync", "writeAll"] as const) {
+  for (const operation of ["sync", "write"] as const) {
     it.effect(`after a failed ${operation} refuses every later append in the same way and flushes no more (J5)`, () => {
       let broken = false
       let calls = 0
       const failing = Effect.suspend(() => {
         calls++
-        return Effect.fail(
-          PlatformError.systemError({
-            _tag: "Unknown",
-            module: "FileSystem",
-            method: operation,
-            description: "ENOSPC: no space left on device"
-          })
-        )
+        return Effect.fail(new Error("ENOSPC: no space left on device"))
       })
       return onDisk(
         () =>
@@ -414,12 +403,11 @@ describe("Journal on disk", () => {
             const written = withoutEpochs(yield* journal.read("run"))
             assert.deepStrictEqual(written, operation === "sync" ? [attempt(1)] : [], "nothing after the failure")
           }),
-        (fs) =>
-          watched(fs, (file) => ({
-            ...file,
-            sync: Effect.suspend(() => (broken && operation === "sync" ? failing : file.sync)),
-            writeAll: (bytes) => (broken && operation === "writeAll" ? failing : file.writeAll(bytes))
-          }))
+        (file) => ({
+          ...file,
+          sync: Effect.suspend(() => (broken && operation === "sync" ? failing : file.sync)),
+          write: (text) => (broken && operation === "write" ? failing : file.write(text))
+        })
       )
     })
   }
@@ -476,27 +464,4 @@ describe("Journal on disk", () => {
       })
     )
   )
-})
-
-const watched = (
-  fs: FileSystem.FileSystem,
-  wrap: (file: FileSystem.File) => FileSystem.File
-): FileSystem.FileSystem => ({
-  ...fs,
-  open: (path, options) =>
-    Effect.map(fs.open(path, options), (file) => {
-      if (!path.endsWith("journal.log")) return file
-      const plain: FileSystem.File = {
-        [FileSystem.FileTypeId]: FileSystem.FileTypeId,
-        stat: file.stat,
-        sync: file.sync,
-        seek: file.seek.bind(file),
-        read: file.read.bind(file),
-        readAlloc: file.readAlloc.bind(file),
-        truncate: file.truncate.bind(file),
-        write: file.write.bind(file),
-        writeAll: file.writeAll.bind(file)
-      }
-      return wrap(plain)
-    })
 })

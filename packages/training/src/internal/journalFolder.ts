@@ -2,7 +2,6 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
-import type { PlatformError } from "effect/PlatformError"
 import { hostname } from "node:os"
 import {
   Fenced,
@@ -14,6 +13,7 @@ import {
   RunNotFound
 } from "../JournalError.ts"
 import type { JournalRecord, Owner, Stamped } from "../JournalRecord.ts"
+import { type AppendFile, openAppendFile } from "./appendFile.ts"
 import * as folderLock from "./folderLock.ts"
 import * as groupCommit from "./groupCommit.ts"
 import * as journalFrame from "./journalFrame.ts"
@@ -22,10 +22,10 @@ import { isRunName, runName } from "./runName.ts"
 /** How this process is named to others. */
 export const thisProcess = { host: hostname(), pid: process.pid }
 
-const unwritable = (path: string, operation: string) => (error: PlatformError) =>
+const unwritable = (path: string, operation: string) => (error: { readonly message: string }) =>
   new JournalError({ reason: new JournalUnwritable({ path, operation, problem: error.message }) })
 
-const unreadable = (path: string) => (error: PlatformError) =>
+const unreadable = (path: string) => (error: { readonly message: string }) =>
   new JournalError({ reason: new JournalUnreadable({ path, problem: error.message }) })
 
 const corrupt = (path: string, { offset, problem, record }: journalFrame.Damage) =>
@@ -95,7 +95,8 @@ export const make = Effect.fnUntraced(function* (directory: string) {
     const formerOwnerDead = former === undefined || provenDead(former, owner)
     const epoch = (records.at(-1)?.epoch ?? 0) + 1
     let n = records.length
-    const sink = fileSink({ run, file, epoch, handle, size: bytes })
+    const appending = yield* (yield* openAppendFile)(file).pipe(Effect.mapError(unwritable(file, "open")))
+    const sink = fileSink({ run, file, epoch, appending, size: bytes })
     const writer = yield* groupCommit.make(sink, (record: JournalRecord, millis) => {
       const line = journalFrame.encode(n, epoch, millis, record)
       n++
@@ -144,28 +145,26 @@ const fileSink = (options: {
   readonly run: string
   readonly file: string
   readonly epoch: number
-  readonly handle: FileSystem.File
+  readonly appending: AppendFile
   readonly size: number
 }): groupCommit.Sink => {
-  const { epoch, file, handle, run } = options
-  let size = BigInt(options.size)
+  const { appending, epoch, file, run } = options
+  let { size } = options
   const fenced = (why: string) => new JournalError({ reason: new Fenced({ run, epoch, why }) })
   // The lease already keeps others away; the size shows a writer that came in past it, for instance over a deleted lock.
-  const check = Effect.flatMap(Effect.mapError(handle.stat, unreadable(file)), (info) =>
+  const check = Effect.flatMap(Effect.mapError(appending.info, unreadable(file)), (info) =>
     info.size !== size
       ? Effect.fail(fenced("somebody else has changed its journal"))
-      : Option.contains(info.nlink, 0n)
+      : info.links === 0
         ? Effect.fail(fenced("its journal was deleted"))
         : Effect.void
   )
   return {
-    write: (text) => {
-      const bytes = Buffer.from(text)
-      return Effect.andThen(check, Effect.mapError(handle.writeAll(bytes), unwritable(file, "write"))).pipe(
-        Effect.map(() => void (size += BigInt(bytes.length)))
-      )
-    },
-    sync: Effect.mapError(handle.sync, unwritable(file, "sync")),
+    write: (text) =>
+      Effect.andThen(check, Effect.mapError(appending.write(text), unwritable(file, "write"))).pipe(
+        Effect.map((bytes) => void (size += bytes))
+      ),
+    sync: Effect.mapError(appending.sync, unwritable(file, "sync")),
     closed: fenced("it was closed"),
     broken: (problem) =>
       new JournalError({ reason: new JournalUnwritable({ path: file, operation: "write", problem }) })

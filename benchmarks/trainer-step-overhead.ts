@@ -76,7 +76,7 @@ const trained = (steps: number, name: string) =>
 
 export const run = async (options: BenchOptions): Promise<ReadonlyArray<BenchResult>> => {
   const rounds = options.quick === true ? 3 : 7
-  const steps = options.quick === true ? 100 : 300
+  const steps = options.quick === true ? 300 : 1000
   const directory = mkdtempSync(join(tmpdir(), "tinkex-bench-"))
   const server = spawn(
     process.execPath,
@@ -101,8 +101,9 @@ export const run = async (options: BenchOptions): Promise<ReadonlyArray<BenchRes
     const ours: Array<number> = []
     const peer: Array<number> = []
     yield* Effect.gen(function* () {
-      yield* bare(20)
-      yield* trained(20, "warm-up")
+      // Hundreds of steps pass before the compiler has settled; a run has thousands.
+      yield* bare(steps)
+      yield* trained(steps, "warm-up")
       for (let round = 0; round < rounds; round++) {
         peer.push(yield* bare(steps))
         ours.push(yield* trained(steps, `round-${round}`))

@@ -19,6 +19,9 @@ export class AttemptFailed extends Data.TaggedError("AttemptFailed")<{
   readonly detail: string
 }> {}
 
+/** Steps that are written down with one flush before they are sent. */
+const lookAhead = 2
+
 /** A model that is ready for step `next`; steps below `next` are part of it. */
 export interface Attempt {
   readonly number: number
@@ -84,8 +87,8 @@ export const drive = (
   const { client } = attempt
   const classify = classifyFor(attempt, rest)
 
-  /** Reserves the operations of a step and writes them down; nothing is sent. */
-  const intend = Effect.fnUntraced(function* (step: number) {
+  /** Reserves the operations of a step; nothing is sent. */
+  const reserve = Effect.fnUntraced(function* (step: number) {
     const { pass, update } = yield* program.prepare(client, step)
     const journaled = attempt.resend.get(step)
     const name = journaled === undefined ? program.saveAfter(attempt.number, step) : journaled.save?.name
@@ -95,22 +98,40 @@ export const drive = (
       seqIds: op.seqIds,
       digest: op.digest
     }))
-    if (journaled === undefined) {
-      yield* log.append({
-        _tag: "Step",
-        attempt: attempt.number,
-        step,
-        ops,
-        save: name === undefined ? null : { name, binds: step + 1 },
-        userState: null
-      })
-    } else if (JSON.stringify(journaled.ops) !== JSON.stringify(ops)) {
+    if (journaled !== undefined && JSON.stringify(journaled.ops) !== JSON.stringify(ops)) {
       return yield* new AttemptFailed({
         cause: "ambiguous",
         detail: `step ${step} would not be sent as it was written down before the process died`
       })
     }
-    return { step, pass, update, save: name === undefined || save === undefined ? undefined : { name, op: save } }
+    const record: StepRecord = {
+      _tag: "Step",
+      attempt: attempt.number,
+      step,
+      ops,
+      save: name === undefined ? null : { name, binds: step + 1 },
+      userState: null
+    }
+    return {
+      step,
+      pass,
+      update,
+      save: name === undefined || save === undefined ? undefined : { name, op: save },
+      record: journaled === undefined ? record : undefined
+    }
+  })
+
+  /** Reserves some steps and writes them down with one flush. */
+  const intend = Effect.fnUntraced(function* (from: number) {
+    const intents: Array<Effect.Success<ReturnType<typeof reserve>>> = []
+    for (let step = from; step < Math.min(from + lookAhead, program.totalSteps); step++) {
+      intents.push(yield* reserve(step))
+    }
+    const records = intents.flatMap(({ record }) => (record === undefined ? [] : [record]))
+    for (const record of records.slice(0, -1)) yield* log.appendLazy(record)
+    const last = records.at(-1)
+    if (last !== undefined) yield* log.append(last)
+    return intents
   })
 
   const loop = Effect.gen(function* () {
@@ -122,13 +143,16 @@ export const drive = (
       const save = yield* client.prepare.saveState(pending.name)
       inflight.push({ _tag: "Save", name: pending.name, binds: pending.binds, future: yield* save.submit })
     }
-    // While a step is on its way, the next one is made ready and written down: the disk is never waited for twice.
-    let ahead: Fiber.Fiber<Effect.Success<ReturnType<typeof intend>>, IntentError> | undefined
+    // While steps are on their way, the next ones are made ready and written down: the disk is not waited for.
+    let ready: Effect.Success<ReturnType<typeof intend>> = []
+    let ahead: Fiber.Fiber<typeof ready, IntentError> | undefined
     while (true) {
       if (next < program.totalSteps && next - done <= program.pipelining) {
-        const { pass, save, step, update } = yield* ahead === undefined ? intend(next) : Fiber.join(ahead)
+        if (ready.length === 0) ready = yield* ahead === undefined ? intend(next) : Fiber.join(ahead)
+        // `intend` gives at least the step that it was asked for.
+        const { pass, save, step, update } = ready.shift() as (typeof ready)[number]
         next++
-        ahead = next < program.totalSteps ? yield* Effect.forkChild(intend(next)) : undefined
+        if (ready.length === 0) ahead = next < program.totalSteps ? yield* Effect.forkChild(intend(next)) : undefined
         inflight.push({ _tag: "Step", step, pass: yield* pass.submit, update: yield* update.submit })
         if (save !== undefined) {
           inflight.push({ _tag: "Save", name: save.name, binds: step + 1, future: yield* save.op.submit })

@@ -1,64 +1,21 @@
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
-import type { Self } from "../Actor.ts"
-import {
-  CallCycle,
-  CallError,
-  type CallErrorReason,
-  CallTimeout,
-  CallingSelf,
-  MailboxFull,
-  NoProcess,
-  TargetExit
-} from "../CallError.ts"
 import * as ExitReason from "../ExitReason.ts"
-import type { DropReason } from "../SupervisionEvent.ts"
-import { Blueprint, Child, Initialising, type Owner, type Settings } from "./child.ts"
-import type { DeadlineList } from "./deadlines.ts"
-import type { Definition, Operation } from "./definition.ts"
-import { type Busy, CurrentHandler, Link, circle } from "./link.ts"
-import { CastMessage, Mailbox, type Message, type Target, WaitingMessage } from "./mailbox.ts"
+import { Addressee, stopOperation } from "./addressee.ts"
+import { Blueprint, type Child, Initialising, type Owner, type Settings } from "./child.ts"
+import type { Definition } from "./definition.ts"
+import { Incarnation } from "./incarnation.ts"
+import { CurrentHandler, Link } from "./link.ts"
+import { type Message, WaitingMessage } from "./mailbox.ts"
 import { makeRef } from "./refs.ts"
-import type { Runnable } from "./system.ts"
 
 type AnyEffect = Effect.Effect<unknown, unknown>
 type AnyFiber = Fiber.Fiber<unknown, unknown>
-
-/** What is fenced: the handlers of an incarnation only ever see their own. */
-class Incarnation implements Self<unknown> {
-  state: unknown
-  readonly generation: number
-  readonly #actor: ActorChild
-  stopping = false
-
-  constructor(actor: ActorChild, generation: number, state: unknown) {
-    this.#actor = actor
-    this.generation = generation
-    this.state = state
-  }
-
-  get id(): string {
-    return this.#actor.id
-  }
-
-  get stop(): Effect.Effect<void> {
-    return Effect.sync(() => {
-      this.stopping = true
-      this.#actor.ready()
-    })
-  }
-}
-
-const stopOperation: Operation = { name: "stop", reply: true, run: () => undefined }
-
-/** `idle`: nothing to do. `queued`: in the run queue. `busy`: on its turn, or a handler is suspended. */
-type Activity = "idle" | "queued" | "busy"
 
 export class ActorBlueprint extends Blueprint {
   readonly definition: Definition
@@ -75,23 +32,18 @@ export class ActorBlueprint extends Blueprint {
   }
 }
 
-export class ActorChild extends Child implements Runnable, Busy, Target {
+/** The life of an actor, and the turns in which it works through its mailbox. */
+export class ActorChild extends Addressee {
   readonly kind = "actor"
   declare readonly blueprint: ActorBlueprint
-  private readonly mailbox: Mailbox
-  private incarnation: Incarnation | undefined = undefined
-  private activity: Activity = "idle"
   /** The handler, or the init, that is suspended. */
   private fiber: AnyFiber | undefined = undefined
   private finished: Exit.Exit<unknown, unknown> | undefined = undefined
   private scope: Scope.Closeable | undefined = undefined
   private handlers: Context.Context<never> | undefined = undefined
-  current: Message | undefined = undefined
-  nextReady: Runnable | undefined = undefined
 
   constructor(owner: Owner, blueprint: ActorBlueprint, context: Context.Context<never>) {
-    super(owner, blueprint, context)
-    this.mailbox = new Mailbox(blueprint.definition.capacity)
+    super(owner, blueprint, context, blueprint.definition.capacity)
   }
 
   get definition(): Definition {
@@ -101,8 +53,6 @@ export class ActorChild extends Child implements Runnable, Busy, Target {
   get ref(): unknown {
     return makeRef(this)
   }
-
-  // -- life
 
   begin(): Exit.Exit<unknown, unknown> | AnyFiber {
     let out: unknown
@@ -179,128 +129,6 @@ export class ActorChild extends Child implements Runnable, Busy, Target {
     const cleanup = this.halt(reason)
     this.owner.exited(this, reason, cleanup)
   }
-
-  // -- messages in
-
-  call(
-    operation: Operation,
-    payload: unknown,
-    list: DeadlineList | undefined,
-    settle: (exit: Exit.Exit<unknown, unknown>) => void
-  ): WaitingMessage | undefined {
-    const sender = Fiber.getCurrent()
-    const link = sender?.getRef(CurrentHandler)
-    if (link !== undefined) {
-      const path = circle(link, this)
-      if (path !== undefined) {
-        settle(Exit.fail(new CallError({ reason: this.selfCall(operation, path) })))
-        return undefined
-      }
-    }
-    if (this.status === "stopped" || this.status === "stopping") {
-      settle(this.failure(new NoProcess({ target: this.path, operation: operation.name })))
-      return undefined
-    }
-    if (this.mailbox.isFull && !this.makeRoom(operation)) {
-      settle(this.failure(this.full(operation)))
-      return undefined
-    }
-    const message = new WaitingMessage(this, operation, payload, link, sender?.cache.span, list, settle)
-    this.enqueue(message)
-    return message
-  }
-
-  /** Sends a cast; the result is undefined unless the sender has to wait for room. */
-  cast(
-    sender: AnyFiber,
-    operation: Operation,
-    payload: unknown,
-    list: DeadlineList | undefined
-  ): AnyEffect | undefined {
-    if (this.status === "stopped" || this.status === "stopping") {
-      this.dropped(operation, "no_process")
-      return undefined
-    }
-    if (this.mailbox.isFull) {
-      if (this.definition.overflow !== "suspend") {
-        if (!this.makeRoom(operation)) {
-          this.dropped(operation, "mailbox_full")
-          return undefined
-        }
-      } else if (circle(sender.getRef(CurrentHandler), this) === undefined) {
-        // an actor that waited for room in its own mailbox would wait for ever, so only others are suspended
-        const { span } = sender.cache
-        return Effect.callback<unknown, unknown>((settle) => {
-          const message = new WaitingMessage(this, operation, payload, undefined, span, list, settle)
-          this.enqueue(message)
-          return message
-        })
-      }
-    }
-    this.enqueue(new CastMessage(operation, payload, sender.cache.span))
-    return undefined
-  }
-
-  stop(settle: (exit: Exit.Exit<unknown, unknown>) => void): WaitingMessage | undefined {
-    const sender = Fiber.getCurrent()
-    const path = circle(sender?.getRef(CurrentHandler), this)
-    if (path !== undefined && this.incarnation !== undefined) {
-      this.incarnation.stopping = true
-      settle(Exit.void)
-      return undefined
-    }
-    if (this.incarnation === undefined && this.status !== "starting" && this.status !== "stopping") {
-      settle(Exit.void)
-      return undefined
-    }
-    const message = new WaitingMessage(this, stopOperation, undefined, undefined, undefined, undefined, settle)
-    this.enqueue(message)
-    return message
-  }
-
-  withdraw(message: WaitingMessage): void {
-    this.mailbox.remove(message)
-  }
-
-  expire(message: WaitingMessage): void {
-    this.mailbox.remove(message)
-    const { operation } = message
-    if (!operation.reply) {
-      this.dropped(operation, "timeout")
-      message.answer(Exit.void)
-    } else {
-      const limit = message.list?.limit ?? Duration.infinity
-      message.answer(this.failure(new CallTimeout({ target: this.path, operation: operation.name, limit })))
-    }
-  }
-
-  private enqueue(message: Message): void {
-    this.mailbox.push(message)
-    this.ready()
-  }
-
-  ready(): void {
-    if (this.activity !== "idle" || this.status !== "up") return
-    this.activity = "queued"
-    this.owner.system.ready(this)
-  }
-
-  private makeRoom(operation: Operation): boolean {
-    if (this.definition.overflow === "suspend") return operation.reply
-    if (this.definition.overflow !== "dropOldest") return false
-    const oldest = this.mailbox.shift()
-    if (oldest === undefined) return false
-    if (oldest.operation === stopOperation) {
-      if (this.incarnation !== undefined) this.incarnation.stopping = true
-      this.refuse(oldest, undefined)
-      return true
-    }
-    this.dropped(oldest.operation, "mailbox_full")
-    if (oldest instanceof WaitingMessage) oldest.answer(this.failure(this.full(oldest.operation)))
-    return true
-  }
-
-  // -- turns
 
   turn(quantum: number): number {
     let handled = 0
@@ -413,43 +241,5 @@ export class ActorChild extends Child implements Runnable, Busy, Target {
     if (cleanup === undefined) answer()
     else cleanup.addObserver(answer)
     this.owner.exited(this, ExitReason.normal, cleanup)
-  }
-
-  // -- refusals
-
-  private refuse(message: Message, reason: ExitReason.ExitReason | undefined): void {
-    const { operation } = message
-    if (operation === stopOperation) {
-      if (message instanceof WaitingMessage) message.answer(Exit.void)
-      return
-    }
-    if (!operation.reply) {
-      this.dropped(operation, reason === undefined ? "no_process" : "exit")
-      if (message instanceof WaitingMessage) message.answer(Exit.void)
-      return
-    }
-    if (!(message instanceof WaitingMessage) || !message.waiting) return
-    const about = { target: this.path, operation: operation.name }
-    message.answer(
-      this.failure(reason === undefined ? new NoProcess(about) : new TargetExit({ ...about, exit: reason }))
-    )
-  }
-
-  private dropped(operation: Operation, why: DropReason): void {
-    const { owner, id } = this
-    owner.system.emit({ _tag: "MessageDropped", supervisor: owner.path, child: id, operation: operation.name, why })
-  }
-
-  private failure(reason: CallErrorReason): Exit.Exit<never, CallError> {
-    return Exit.fail(new CallError({ reason }))
-  }
-
-  private full(operation: Operation): MailboxFull {
-    return new MailboxFull({ target: this.path, operation: operation.name, capacity: this.definition.capacity })
-  }
-
-  private selfCall(operation: Operation, path: ReadonlyArray<string>): CallingSelf | CallCycle {
-    const about = { target: this.path, operation: operation.name }
-    return path.length > 2 ? new CallCycle({ ...about, path }) : new CallingSelf(about)
   }
 }

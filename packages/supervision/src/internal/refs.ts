@@ -1,19 +1,19 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
-import type { ActorChild } from "./actorChild.ts"
+import type { Addressee } from "./addressee.ts"
 import type { DeadlineList } from "./deadlines.ts"
 import type { Operation } from "./definition.ts"
 
 const defaultLimit = Duration.seconds(5)
 
 class Call extends Effectable.Class<unknown, unknown> {
-  private readonly actor: ActorChild
+  private readonly actor: Addressee
   private readonly operation: Operation
   private readonly payload: unknown
   private readonly list: DeadlineList | undefined
 
-  constructor(actor: ActorChild, operation: Operation, payload: unknown, list: DeadlineList | undefined) {
+  constructor(actor: Addressee, operation: Operation, payload: unknown, list: DeadlineList | undefined) {
     super()
     this.actor = actor
     this.operation = operation
@@ -27,7 +27,7 @@ class Call extends Effectable.Class<unknown, unknown> {
 }
 
 interface Cast extends Effect.Effect<unknown, unknown> {
-  readonly actor: ActorChild
+  readonly actor: Addressee
   readonly operation: Operation
   readonly payload: unknown
   readonly list: DeadlineList | undefined
@@ -36,7 +36,7 @@ interface Cast extends Effect.Effect<unknown, unknown> {
 /** Casts are the cheapest message there is, so they take the sender from the run loop instead of looking it up. */
 const Cast = function (
   this: { -readonly [K in "actor" | "operation" | "payload" | "list"]: Cast[K] },
-  actor: ActorChild,
+  actor: Addressee,
   operation: Operation,
   payload: unknown,
   list: DeadlineList | undefined
@@ -46,7 +46,7 @@ const Cast = function (
   this.payload = payload
   this.list = list
 } as unknown as new (
-  ...args: [actor: ActorChild, operation: Operation, payload: unknown, list: DeadlineList | undefined]
+  ...args: [actor: Addressee, operation: Operation, payload: unknown, list: DeadlineList | undefined]
 ) => Cast // a class could not take this prototype
 
 Cast.prototype = Effectable.Prototype<Cast>({
@@ -60,12 +60,12 @@ type Client = Record<string, (payload: unknown) => Effect.Effect<unknown, unknow
 
 /** The client objects are made at the first use: a ref that only travels costs nothing but itself. */
 class Ref {
-  readonly #actor: ActorChild
+  readonly #actor: Addressee
   readonly #list: DeadlineList | undefined
   #call: Client | undefined = undefined
   #cast: Client | undefined = undefined
 
-  constructor(actor: ActorChild, limit: Duration.Duration) {
+  constructor(actor: Addressee, limit: Duration.Duration) {
     this.#actor = actor
     this.#list = actor.owner.system.deadline(limit)
   }
@@ -106,4 +106,4 @@ class Ref {
   }
 }
 
-export const makeRef = (actor: ActorChild): unknown => new Ref(actor, defaultLimit)
+export const makeRef = (actor: Addressee): unknown => new Ref(actor, defaultLimit)

@@ -1,7 +1,15 @@
 import * as RestartIntensity from "../RestartIntensity.ts"
 import { InvalidRequest, SupervisorError } from "../SupervisorError.ts"
 import type { Blueprint } from "./child.ts"
-import type { Plan, Strategy } from "./supervisorChild.ts"
+
+export type Strategy = "one_for_one" | "one_for_all" | "rest_for_one"
+
+/** What a supervisor is made of, checked. */
+export interface Plan {
+  readonly strategy: Strategy
+  readonly limits: RestartIntensity.Limits
+  readonly children: ReadonlyArray<Blueprint>
+}
 
 /**
  * @category options

@@ -10,5 +10,10 @@ const project = (name: string) => ({
 export default defineConfig({
   resolve: { conditions },
   ssr: { resolve: { conditions } },
-  test: { projects: ["supervision", "tinker", "emulator", "training", "recovery", "cli"].map(project) }
+  // No test sleeps; the limit only catches what hangs, on a machine that may be busy.
+  test: {
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    projects: ["supervision", "tinker", "emulator", "training", "recovery", "cli"].map(project)
+  }
 })

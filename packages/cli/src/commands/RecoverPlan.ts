@@ -57,9 +57,10 @@ export const recoverPlan = Command.make(
       ? Restore.planJournaled(found.value.state, { run: found.value.name, strategy, now: yield* DateTime.now })
       : yield* planOfServer(run, { strategy, journal: folder }).pipe(Effect.provide(Server.layerFor(emulatorUrl)))
     yield* usable(plan)
+    const status = Option.getOrUndefined(Option.map(found, ({ state }) => JournaledRuns.statusOf(state)))
     yield* output.format === "json"
-      ? output.emit(PlanView.json(plan))
-      : Effect.forEach(PlanView.lines(plan), output.print, { discard: true })
+      ? output.emit(PlanView.json(plan, status))
+      : Effect.forEach(PlanView.lines(plan, status), output.print, { discard: true })
   })
 ).pipe(
   Command.withDescription("Show which checkpoint a restore would use, what it would reject, and what would be replayed")

@@ -2,6 +2,7 @@
 import * as Option from "effect/Option"
 import type { Candidate } from "@tinkex/training/CheckpointSelector"
 import type { Plan } from "@tinkex/training/Restore"
+import type { Status } from "../JournaledRuns.ts"
 
 const step = (candidate: Candidate) =>
   Option.match(candidate.step, { onNone: () => "step unknown", onSome: (step) => `step ${step}` })
@@ -11,9 +12,10 @@ const standing = (candidate: Candidate) =>
 
 const line = (candidate: Candidate) => `${candidate.path}  (${step(candidate)}, ${standing(candidate)})`
 
-/** For a person. */
-export const lines = (plan: Plan): ReadonlyArray<string> => [
+/** For a person. `status` is that of a journaled run. */
+export const lines = (plan: Plan, status?: Status): ReadonlyArray<string> => [
   `run          ${plan.run}`,
+  ...(status === undefined ? [] : [`status       ${status}${status === "complete" ? ": nothing to recover" : ""}`]),
   ...Option.toArray(plan.trainingRunId).map((id) => `replaces     ${id}`),
   ...Option.toArray(plan.incident).map((id) => `incident     ${id}`),
   `committed    ${plan.committed} steps`,
@@ -40,9 +42,10 @@ const candidate = (each: Candidate) => ({
 })
 
 /** For a program. */
-export const json = (plan: Plan) => ({
+export const json = (plan: Plan, status?: Status) => ({
   schemaVersion: 1,
   run: plan.run,
+  status: status ?? null,
   trainingRunId: Option.getOrNull(plan.trainingRunId),
   incident: Option.getOrNull(plan.incident),
   committed: plan.committed,

@@ -80,8 +80,8 @@ export const recoverCommand = (run: string, journal: string): string =>
 export const execute = Effect.fn("Training.execute")(
   function* (settings: TrainSettings.TrainSettings, options: TrainingOptions) {
     const output = yield* Output
-    const folder = yield* TrainSettings.prepare(options.journal, settings.name)
     const { dataset, weightOf } = yield* openData(settings)
+    const folder = yield* TrainSettings.prepare(options.journal, settings.name)
     const progress = yield* Progress.make(output, weightOf)
     const context = yield* Effect.context<Effect.Services<ReturnType<typeof TrainSettings.store>>>()
     const stored = TrainSettings.store(options.journal, settings).pipe(

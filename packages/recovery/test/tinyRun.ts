@@ -17,7 +17,7 @@ const datum = (text: string): Datum.Datum => {
 /** Batch k is a function of k. */
 export const batch = (k: number) => [0, 1].map((i) => datum(texts[(2 * k + i) % texts.length] ?? ""))
 
-/** A run of twelve steps that saves after every fourth. */
+/** A run of twelve steps that saves after every third. */
 export const tiny = (options: Partial<Trainer.FineTuneOptions<never, never>> = {}) =>
   Trainer.fineTune({
     name: "tiny",

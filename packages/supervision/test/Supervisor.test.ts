@@ -359,6 +359,27 @@ describe("strategies", () => {
     })
   )
 
+  it.effect("one_for_all: those after a child that cannot restart are down until somebody asks for them", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const arg = { broken: false, attempts: 0 }
+      const tree = yield* Supervisor.start({
+        strategy: "one_for_all",
+        intensity: { restarts: 1_000_000 },
+        children: [witness("a", log), ChildSpec.actor("f", Fragile, arg), witness("c", log)]
+      })
+      arg.broken = true
+      yield* tree.refs.a.cast.crash()
+      yield* settle
+      yield* tree.terminateChild("f")
+      assert.deepStrictEqual(yield* statuses(tree), ["c stopped", "f stopped", "a running"])
+      const refused = yield* Effect.flip(tree.refs.c.call.ping())
+      assert.strictEqual(refused.reason._tag, "NoProcess", "nobody waits for a child that will not come")
+      yield* tree.restartChild("c")
+      assert.strictEqual(yield* tree.refs.c.call.ping(), "c2")
+    })
+  )
+
   it.effect("rest_for_one: when a later child fails to restart, the earlier ones stay up", () =>
     Effect.gen(function* () {
       const log: Array<string> = []

@@ -11,6 +11,9 @@ import * as Schema from "effect/Schema"
 export const Category = Schema.Literals(["user", "server", "unknown"])
 export type Category = typeof Category.Type
 
+/** What a service said, ready for a full stop of ours. */
+const told = (detail: string): string => detail.trim().replace(/[.!]+$/, "")
+
 const operation = { operation: Schema.String }
 const refused = { ...operation, status: Schema.Int, detail: Schema.String }
 
@@ -65,7 +68,7 @@ export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", refu
   readonly isRetryable: boolean = false
   readonly category: Category = "user"
   override get message() {
-    return `${this.operation} is not allowed with this key: ${this.detail}. Use a key of the owner.`
+    return `${this.operation} is not allowed with this key: ${told(this.detail)}. Use a key of the owner.`
   }
 }
 
@@ -74,7 +77,7 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", refused
   readonly isRetryable: boolean = false
   readonly category: Category = "user"
   override get message() {
-    return `${this.operation} found nothing: ${this.detail}. Check the id; it may have been deleted or have expired.`
+    return `${this.operation} found nothing: ${told(this.detail)}. Check the id; it may have been deleted or have expired.`
   }
 }
 
@@ -83,7 +86,7 @@ export class Conflict extends Schema.TaggedError<Conflict>()("Conflict", refused
   readonly isRetryable: boolean = false
   readonly category: Category = "user"
   override get message() {
-    return `${this.operation} contradicts what the service has: ${this.detail}. Look at its state before you go on.`
+    return `${this.operation} contradicts what the service has: ${told(this.detail)}. Look at its state before you go on.`
   }
 }
 
@@ -92,7 +95,7 @@ export class BadRequest extends Schema.TaggedError<BadRequest>()("BadRequest", r
   readonly isRetryable: boolean = false
   readonly category: Category = "user"
   override get message() {
-    return `${this.operation} was refused: ${this.status} ${this.detail}. Correct the request; sending it again will not help.`
+    return `${this.operation} was refused: ${this.status} ${told(this.detail)}. Correct the request; sending it again will not help.`
   }
 }
 
@@ -128,7 +131,7 @@ export class ServerFailure extends Schema.TaggedError<ServerFailure>()("ServerFa
   readonly isRetryable: boolean = true
   readonly category: Category = "server"
   override get message() {
-    return `${this.operation} failed on the service's side up to the deadline: ${this.status} ${this.detail}. Try again later.`
+    return `${this.operation} failed on the service's side up to the deadline: ${this.status} ${told(this.detail)}. Try again later.`
   }
 }
 
@@ -172,7 +175,7 @@ export class RequestFailed extends Schema.TaggedError<RequestFailed>()("RequestF
   readonly isRetryable: boolean = false
   override get message() {
     const hint = this.category === "user" ? " Correct the input." : " Restore the newest checkpoint into a new model."
-    return `${this.operation} failed (${this.category}, request ${this.requestId}): ${this.detail}.${hint}`
+    return `${this.operation} failed (${this.category}, request ${this.requestId}): ${told(this.detail)}.${hint}`
   }
 }
 
@@ -196,7 +199,7 @@ export class RunLost extends Schema.TaggedError<RunLost>()("RunLost", {
   readonly isRetryable: boolean = false
   readonly category: Category = "server"
   override get message() {
-    return `Run ${this.runId} is lost: ${this.detail}. Restore its newest checkpoint into a new model.`
+    return `Run ${this.runId} is lost: ${told(this.detail)}. Restore its newest checkpoint into a new model.`
   }
 }
 
@@ -208,7 +211,7 @@ export class SessionLost extends Schema.TaggedError<SessionLost>()("SessionLost"
   readonly isRetryable: boolean = false
   readonly category: Category = "server"
   override get message() {
-    return `Session ${this.sessionId} has ended: ${this.detail}. Create a new training client and restore the newest checkpoint.`
+    return `Session ${this.sessionId} has ended: ${told(this.detail)}. Create a new training client and restore the newest checkpoint.`
   }
 }
 

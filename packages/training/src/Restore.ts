@@ -28,6 +28,7 @@ import * as Time from "@tinkex/tinker/Time"
 import { TinkerError } from "@tinkex/tinker/TinkerError"
 import type { TrainingClient } from "@tinkex/tinker/TrainingClient"
 import * as CheckpointSelector from "./CheckpointSelector.ts"
+import { whatHappened } from "./internal/whatHappened.ts"
 import type { ModelConfig } from "./JournalRecord.ts"
 import type { RunState } from "./RunState.ts"
 
@@ -205,7 +206,9 @@ export const fromCheckpoint = Effect.fn("Restore.fromCheckpoint")(function* <E =
   const refuse = (why: string) => new CheckpointRefused({ path, why })
   const info = yield* rest
     .weightsInfo(path)
-    .pipe(Effect.catchIf(condemns, (error) => Effect.fail(refuse(`the server does not know it (${error.message})`))))
+    .pipe(
+      Effect.catchIf(condemns, (error) => Effect.fail(refuse(`the server does not know it (${whatHappened(error)})`)))
+    )
   if (!info.isLora || Option.isNone(info.loraRank)) return yield* refuse("it is not a LoRA checkpoint")
   const against = options.expected === undefined ? undefined : mismatch(options.expected, info)
   if (against !== undefined) return yield* refuse(against)
@@ -228,11 +231,11 @@ export const fromCheckpoint = Effect.fn("Restore.fromCheckpoint")(function* <E =
     Effect.catchIf(
       (error): error is TinkerError => error instanceof TinkerError,
       (error) => {
-        if (condemns(error)) return Effect.fail(refuse(error.message))
+        if (condemns(error)) return Effect.fail(refuse(whatHappened(error)))
         if (error.reason._tag !== "RunLost") return Effect.fail(error)
         // Lost with its session, or poisoned by what it loaded? Only the second is the checkpoint's doing.
         return Effect.flatMap(rest.getTrainingRun(client.modelId), ({ corrupted }) =>
-          Effect.fail(corrupted ? refuse(error.message) : error)
+          Effect.fail(corrupted ? refuse(whatHappened(error)) : error)
         )
       }
     ),
@@ -275,7 +278,7 @@ export const prove = Effect.fn("Restore.prove")(function* (
     }
   }).pipe(
     Effect.catchTag("TinkerError", (error) =>
-      Effect.fail(condemns(error) ? new CheckpointRefused({ path, why: error.message }) : error)
+      Effect.fail(condemns(error) ? new CheckpointRefused({ path, why: whatHappened(error) }) : error)
     ),
     Effect.ensuring(abandon(client))
   )

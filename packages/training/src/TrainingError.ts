@@ -1,6 +1,7 @@
 import type * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { TinkerError } from "@tinkex/tinker/TinkerError"
+import { whatHappened } from "./internal/whatHappened.ts"
 import { invalidOption, JournalReason, type JournalError } from "./JournalError.ts"
 import { type Incident, IncidentCause } from "./RunGuard.ts"
 import type { RunState } from "./RunState.ts"
@@ -67,7 +68,7 @@ export class RecoveryGivenUp extends Schema.TaggedError<RecoveryGivenUp>()("Reco
   override get message() {
     const from = this.checkpoint === null ? "the base model" : this.checkpoint
     const tries = this.tries === 1 ? "1 try" : `${this.tries} tries`
-    return `Run "${this.run}" failed after ${this.step} steps on ${this.trainingRunId} (${this.cause}) and was not brought back in ${tries}: ${this.detail} Run the same program once the service is well again: it goes on from ${from}.`
+    return `Run "${this.run}" failed after ${this.step} steps on ${this.trainingRunId} (${this.cause}) and was not brought back in ${tries}: ${this.detail.replace(/[.!]*$/, ".")} Run the same program once the service is well again: it goes on from ${from}.`
   }
 }
 
@@ -128,7 +129,7 @@ export class RestoreLost extends Schema.TaggedError<RestoreLost>()("RestoreLost"
 }) {
   readonly isRetryable = true
   override get message() {
-    return `A new model for run "${this.run}" was lost before it could take a step: ${this.detail} Run the same program again: it tries another one.`
+    return `A new model for run "${this.run}" was lost before it could take a step: ${this.detail}. Run the same program again: it tries another one.`
   }
 }
 
@@ -234,7 +235,7 @@ export class TrainingError extends Schema.TaggedError<TrainingError>()("Training
       case "SessionLost":
       case "PromiseExpired":
       case "SubmissionRefused":
-        return new TrainingError({ reason: new RestoreLost({ run, detail: error.message }) })
+        return new TrainingError({ reason: new RestoreLost({ run, detail: whatHappened(error) }) })
       default:
         return TrainingError.service(error)
     }

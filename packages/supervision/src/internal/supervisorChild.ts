@@ -90,7 +90,6 @@ export class SupervisorChild extends Child implements Site {
       child.status = "starting"
       table.set(child.id, child)
     }
-    this.inbox.clear()
     this.stopping = false
     this.verdict = undefined
     let started: Exit.Exit<unknown, unknown> | undefined

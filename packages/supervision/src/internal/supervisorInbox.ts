@@ -56,11 +56,6 @@ export class SupervisorInbox implements Runnable {
     return message
   }
 
-  clear(): void {
-    this.oldest = undefined
-    this.newest = undefined
-  }
-
   readonly idle = Effect.callback<void>((resume) => {
     this.wake = resume
   })

@@ -12,6 +12,7 @@ import type { JournalRecord } from "../JournalRecord.ts"
 import type { IncidentCause } from "../RunGuard.ts"
 import { TrainingError } from "../TrainingError.ts"
 import type { RunLog } from "./runLog.ts"
+import { whatHappened } from "./whatHappened.ts"
 
 /** Ends an attempt, not the run. */
 export class AttemptFailed extends Data.TaggedError("AttemptFailed")<{
@@ -210,7 +211,7 @@ export const endsAttempt = (error: TinkerError): boolean => {
 const classifyFor =
   (attempt: Attempt, rest: RestClient["Service"]) =>
   (error: TinkerError): Effect.Effect<never, AttemptFailed | TrainingError> => {
-    const failed = (cause: IncidentCause) => Effect.fail(new AttemptFailed({ cause, detail: error.message }))
+    const failed = (cause: IncidentCause) => Effect.fail(new AttemptFailed({ cause, detail: whatHappened(error) }))
     const byFlag = (otherwise: IncidentCause) =>
       rest
         .getTrainingRun(attempt.client.modelId)

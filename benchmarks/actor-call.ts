@@ -1,31 +1,45 @@
 // One caller, one supervised actor, one request at a time, each with its deadline and withdrawal.
-import { Effect } from "effect"
-import { type BenchOptions, type BenchResult, compare, main, rate } from "./kit.ts"
-import { counter } from "./peers/counter.ts"
+import { Effect, type Scope } from "effect"
+import { type Benches, compare, roundsOf } from "./kit.ts"
+import { counter } from "./peers/actors.ts"
 import * as EffectActor from "./peers/effectActor.ts"
 import { otp } from "./peers/erl/otp.ts"
+import { rate, sampled } from "./sampling.ts"
 
-export const run = async ({ quick = false }: BenchOptions): Promise<ReadonlyArray<BenchResult>> => {
-  const count = quick ? 100_000 : 400_000
-  const rounds = quick ? 3 : 9
-  const asking = (ask: (value: number) => Effect.Effect<number, unknown>) =>
-    Effect.gen(function* () {
-      for (let i = 0; i < count; i++) if ((yield* ask(i)) !== i) throw new Error(`answer ${i} is wrong`)
+type Ask = (value: number) => Effect.Effect<number, unknown>
+
+const asking = (subject: Effect.Effect<Ask, unknown, Scope.Scope>) => (count: number) =>
+  Effect.flatMap(subject, (ask) =>
+    rate(
+      count,
+      Effect.gen(function* () {
+        for (let i = 0; i < count; i++) if ((yield* ask(i)) !== i) throw new Error(`answer ${i} is wrong`)
+      })
+    )
+  )
+
+const sample = await sampled(import.meta, {
+  plain: asking(Effect.map(counter, (ref) => ref.call.echo)),
+  generator: asking(Effect.map(counter, (ref) => ref.call.generate)),
+  effect: asking(Effect.map(EffectActor.make, (actor) => (value) => EffectActor.call(actor, value)))
+})
+
+const bench = (name: string, handler: "plain" | "generator", atLeast: number): Benches => ({
+  [name]: (options) => {
+    const count = options.quick ? 100_000 : 400_000
+    return compare({
+      benches: [name],
+      unit: "calls/s",
+      better: "higher",
+      rounds: roundsOf(options),
+      ours: sample(handler, count),
+      peers: [
+        ...otp("call", count, { target: { atLeast } }),
+        ...otp("call-forever", count, { variant: "without deadlines" }),
+        { name: EffectActor.name, sample: sample("effect", count) }
+      ]
     })
-  const program = Effect.gen(function* () {
-    const ref = yield* counter
-    const actor = yield* EffectActor.make
-    const sample = (ask: (value: number) => Effect.Effect<number, unknown>) => () =>
-      rate(count, () => Effect.runPromise(asking(ask)))
-    const effect = { name: "Effect queue and fiber", sample: sample((value) => EffectActor.call(actor, value)) }
-    const peers = [...otp("call", count), effect]
-    const common = { unit: "calls/s", better: "higher", rounds, peers } as const
-    return yield* Effect.promise(async () => [
-      ...(await compare({ ...common, bench: "actor-call", ours: sample(ref.call.echo) })),
-      ...(await compare({ ...common, bench: "actor-call-generator", ours: sample(ref.call.generate) }))
-    ])
-  })
-  return Effect.runPromise(Effect.scoped(program))
-}
+  }
+})
 
-await main(import.meta, run)
+export const benches: Benches = { ...bench("call", "plain", 1.5), ...bench("call-generator", "generator", 0.8) }

@@ -1,37 +1,59 @@
-// What an idle supervised actor costs: its entry in the supervisor, its id, its mailbox and its state.
-import { ChildSpec, Supervisor } from "@tinkex/supervision"
-import { Effect, Exit, Scope } from "effect"
-import { type BenchOptions, type BenchResult, compare, heapPerItem, main } from "./kit.ts"
-import { Counter } from "./peers/counter.ts"
+// What an idle supervised actor costs: its entry in the supervisor, its mailbox, its state, and the ref that reaches it.
+import { Effect, type Scope } from "effect"
+import { type Benches, compare, roundsOf } from "./kit.ts"
+import { Counter, Holder, dynamic } from "./peers/actors.ts"
 import * as EffectActor from "./peers/effectActor.ts"
 import { otp } from "./peers/erl/otp.ts"
+import { bytesPerItem, sampled } from "./sampling.ts"
 
-export const run = async ({ quick = false }: BenchOptions): Promise<ReadonlyArray<BenchResult>> => {
-  const count = quick ? 20_000 : 100_000
-  const measure = (make: Effect.Effect<unknown, unknown, Scope.Scope>) => async () => {
-    const scope = Scope.makeUnsafe()
-    const bytes = await heapPerItem(count, () => Effect.runPromise(Effect.provideService(make, Scope.Scope, scope)))
-    await Effect.runPromise(Scope.close(scope, Exit.void))
-    return bytes
+const keeping = (start: (value: number) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+  Effect.fnUntraced(function* (count: number) {
+    const kept: Array<unknown> = []
+    for (let i = 0; i < count; i++) kept.push(yield* start(i))
+    return kept
+  })
+
+const sample = await sampled(import.meta, {
+  plain: (count) =>
+    Effect.flatMap(dynamic, (start) =>
+      bytesPerItem(
+        count,
+        keeping((value) => start(Counter, value))
+      )
+    ),
+  finalizer: (count) =>
+    Effect.flatMap(dynamic, (start) =>
+      bytesPerItem(
+        count,
+        keeping((value) => start(Holder, value))
+      )
+    ),
+  effect: (count) =>
+    bytesPerItem(
+      count,
+      keeping(() => EffectActor.make)
+    )
+})
+
+const bench = (name: string, kind: "plain" | "finalizer", budget: number): Benches => ({
+  [name]: (options) => {
+    const count = options.quick ? 20_000 : 100_000
+    return compare({
+      benches: [name],
+      unit: "bytes",
+      better: "lower",
+      rounds: Math.min(5, roundsOf(options)), // they hardly differ
+      ours: sample(kind, count),
+      peers: [
+        { name: "budget", sample: async () => [budget], target: { atMost: 1 } },
+        ...otp("idle", count),
+        { name: EffectActor.name, sample: sample("effect", count) }
+      ]
+    })
   }
-  const ours = Effect.gen(function* () {
-    const tree = yield* Supervisor.start({ children: [] })
-    for (let i = 0; i < count; i++) yield* tree.startChild(ChildSpec.actor(`actor-${i}`, Counter, i))
-    return tree
-  })
-  const theirs = Effect.gen(function* () {
-    const actors: Array<EffectActor.EffectActor> = []
-    for (let i = 0; i < count; i++) actors.push(yield* EffectActor.make)
-    return actors
-  })
-  return compare({
-    bench: "actor-idle-memory",
-    unit: "bytes",
-    better: "lower",
-    rounds: quick ? 1 : 3,
-    ours: measure(ours),
-    peers: [...otp("idle", count), { name: "Effect queue and fiber", sample: measure(theirs) }]
-  })
-}
+})
 
-await main(import.meta, run)
+export const benches: Benches = {
+  ...bench("idle-memory", "plain", 512),
+  ...bench("idle-memory-finalizer", "finalizer", 1200)
+}

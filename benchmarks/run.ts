@@ -1,41 +1,52 @@
-// Runs the benchmarks. `--format json` prints one object a line and nothing else; `--only NAME` picks one file; `--quick`
-// takes fewer samples. Each one runs in a process of its own, so that none warms up or fills the heap for the next.
-import { spawnSync } from "node:child_process"
+// Runs the benchmarks. `--format json` prints one object a line and nothing else; `--only NAME`, which may be repeated, picks
+// some of them; `--quick` takes fewer and shorter samples; `--strict` makes a missed target an error.
 import { parseArgs } from "node:util"
-import { type Run, print } from "./kit.ts"
+import { type Benches, print } from "./kit.ts"
 
-const benchmarks: Record<string, () => Promise<{ readonly run: Run }>> = {
-  "actor-call": () => import("./actor-call.ts"),
-  "actor-cast": () => import("./actor-cast.ts"),
-  "actor-idle-memory": () => import("./actor-idle-memory.ts"),
-  "trainer-step-overhead": () => import("./trainer-step-overhead.ts")
-}
+// files are loaded when their turn comes, so that one which does not load stops nothing before it
+const files: ReadonlyArray<
+  readonly [load: () => Promise<{ readonly benches: Benches }>, ...names: ReadonlyArray<string>]
+> = [
+  [() => import("./actor-call.ts"), "call", "call-generator"],
+  [() => import("./actor-cast.ts"), "cast"],
+  [() => import("./actor-ring.ts"), "ring"],
+  [() => import("./actor-start-stop.ts"), "start-stop-100k"],
+  [() => import("./actor-idle-memory.ts"), "idle-memory", "idle-memory-finalizer"],
+  [() => import("./actor-restart.ts"), "restart-kill", "restart-throw", "restart-burst"],
+  [() => import("./actor-children.ts"), "start-100k-dynamic", "start-100k-dynamic-finalizer", "stop-100k"],
+  [() => import("./actor-fairness.ts"), "fairness"],
+  [() => import("./trainer-step-overhead.ts"), "trainer-step-overhead"]
+]
 
 const { values } = parseArgs({
   options: {
     format: { type: "string", default: "text" },
-    only: { type: "string" },
-    quick: { type: "boolean", default: false }
+    only: { type: "string", multiple: true },
+    quick: { type: "boolean", default: false },
+    strict: { type: "boolean", default: false }
   }
 })
+const { only, quick, strict } = values
 const format = values.format === "json" ? "json" : "text"
-const { only, quick } = values
 
-if (only === undefined) {
-  let failed = 0
-  for (const name of Object.keys(benchmarks)) {
-    const args = [...process.execArgv, import.meta.filename, "--only", name, "--format", format]
-    const { status } = spawnSync(process.execPath, quick ? [...args, "--quick"] : args, { stdio: "inherit" })
-    if (status !== 0) failed++
-  }
-  process.exitCode = failed === 0 ? 0 : 1
-} else {
-  const load = benchmarks[only]
-  if (load === undefined) {
-    console.error(`No benchmark "${only}". There are: ${Object.keys(benchmarks).join(", ")}.`)
-    process.exitCode = 1
-  } else {
-    const { run } = await load()
-    for (const result of await run({ format, quick })) print(format, result)
+const known = files.flatMap(([, ...names]) => names)
+const unknown = only?.find((name) => !known.includes(name))
+if (unknown !== undefined) {
+  console.error(`No benchmark "${unknown}". There are: ${known.join(", ")}.`)
+  process.exit(1)
+}
+for (const [load, ...names] of files) {
+  for (const name of names) {
+    if (only !== undefined && !only.includes(name)) continue
+    try {
+      const bench = (await load()).benches[name]
+      for (const result of (await bench?.({ quick })) ?? []) {
+        print(format, result)
+        if (strict && result.met === false) process.exitCode = 1
+      }
+    } catch (error) {
+      console.error(`${name} failed: ${error instanceof Error ? error.message : String(error)}`)
+      process.exitCode = 1
+    }
   }
 }

@@ -11,7 +11,8 @@ import { Effect, Exit, Layer, Redacted, Scope } from "effect"
 import { Recovery } from "@tinkex/recovery"
 import { Datum, ServiceClient, TensorData, Tinker, type TrainingClient } from "@tinkex/tinker"
 import { CheckpointPolicy, Dataset, Journal, Trainer } from "@tinkex/training"
-import { type BenchOptions, type BenchResult, main, median } from "./kit.ts"
+import { type Benches, judge } from "./kit.ts"
+import { perSecond } from "./sampling.ts"
 
 const pipelining = 2
 const model = { baseModel: "tiny/byte-lm-16", rank: 8 }
@@ -50,7 +51,7 @@ const bare = (steps: number) =>
       yield* pass.result
       yield* update.result
     }
-    return steps / (performance.now() - started)
+    return perSecond(steps, performance.now() - started)
   }).pipe(Effect.scoped)
 
 const trained = (steps: number, name: string) =>
@@ -71,12 +72,11 @@ const trained = (steps: number, name: string) =>
           if (event._tag === "StepCommitted") ended = performance.now()
         })
     })
-    return steps / (ended - started)
+    return perSecond(steps, ended - started)
   })
 
-export const run = async (options: BenchOptions): Promise<ReadonlyArray<BenchResult>> => {
-  const rounds = options.quick === true ? 3 : 7
-  const steps = options.quick === true ? 300 : 1000
+/** Both sides share one process, for they share all that takes long to warm up: client, server and connections. */
+const measure = async (rounds: number, steps: number) => {
   const directory = mkdtempSync(join(tmpdir(), "tinkex-bench-"))
   const server = spawn(
     process.execPath,
@@ -109,17 +109,20 @@ export const run = async (options: BenchOptions): Promise<ReadonlyArray<BenchRes
         ours.push(yield* trained(steps, `round-${round}`))
       }
     }).pipe(Effect.provide(context), Effect.ensuring(Scope.close(scope, Exit.void)))
-    return { ours: 1000 * median(ours), peer: 1000 * median(peer) }
+    return { ours, peer }
   })
   try {
-    const { ours, peer } = await Effect.runPromise(program)
-    return [
-      { bench: "trainer-step-overhead", ours, peer, peerName: "bare SDK loop", ratio: ours / peer, unit: "steps/s" }
-    ]
+    return await Effect.runPromise(program)
   } finally {
     server.kill()
     rmSync(directory, { recursive: true, force: true })
   }
 }
 
-await main(import.meta, run)
+export const benches: Benches = {
+  "trainer-step-overhead": async ({ quick }) => {
+    const { ours, peer } = await (quick ? measure(3, 300) : measure(7, 1000))
+    const scale = { unit: "steps/s", better: "higher" } as const
+    return [judge("trainer-step-overhead", scale, { name: "bare SDK loop" }, ours, peer)]
+  }
+}

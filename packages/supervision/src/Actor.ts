@@ -10,14 +10,19 @@
  * it still writes lands in its own `self`, and its late answers are dropped (A4). An idle actor holds no fiber (A5).
  *
  * **Not guaranteed.** A typed failure does not roll `self.state` back: change state last. A message that was being
- * handled, or waiting, when its incarnation crashed is lost; its caller learns of it by `TargetExit`. A handler that never
- * yields cannot be stopped.
+ * handled, or waiting, when its incarnation crashed is lost, unless `mailbox.acrossRestart` says otherwise; its caller learns
+ * of it by `TargetExit`. With `keep` a message may be handled twice. A handler that never yields cannot be stopped.
  *
  * @since 0.1.0
  */
-import * as Effect from "effect/Effect"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type * as ExitReason from "./ExitReason.ts"
+import { ignored } from "./internal/child.ts"
 import { type Definition, type MailboxOptions, define } from "./internal/definition.ts"
+import { type From, Later as Answering, Started } from "./internal/later.ts"
+import type { Target } from "./internal/target.ts"
 
 /**
  * Brand of actor classes.
@@ -28,8 +33,67 @@ import { type Definition, type MailboxOptions, define } from "./internal/definit
 export const TypeId = "~@tinkex/supervision/Actor" as const
 
 /**
- * What a handler sees of its actor. `state` may be replaced or mutated; `id` is the child id; `generation` counts the
- * incarnations from 1; `stop` ends the actor, with reason normal, once the current message is answered.
+ * The end of an incarnation that was watched. `exit` is undefined when there was none to watch: OTP's `noproc`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Down {
+  readonly target: string
+  readonly generation: number
+  readonly exit: ExitReason.ExitReason | undefined
+}
+
+/**
+ * The end of something that an actor is linked to, for actors that have an `exit` handler.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ExitSignal {
+  /** The path of the one that ended. */
+  readonly from: string
+  readonly exit: ExitReason.ExitReason
+}
+
+/**
+ * Something that an actor tells itself to do: a plain function, a function that returns an Effect, or a generator. It is
+ * handled like a cast, so a failure is a crash. It takes services from `self.state`, where `init` put them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Work<S> = (
+  self: Self<S>
+) =>
+  | void
+  | Effect.Effect<unknown, unknown, Scope.Scope>
+  | Generator<Effect.Effect<unknown, unknown, Scope.Scope>, unknown, never>
+
+/**
+ * Timers of one incarnation. What they start is handled in turn with the messages; when the incarnation ends, or the timer
+ * is cancelled, it is not handled at all, even if it was already waiting in the mailbox.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Timers<S> {
+  /** Once, after `delay`. A timer with the same key is replaced. */
+  readonly start: (key: unknown, delay: Duration.Input, run: Work<S>) => void
+  /** Again and again. A timer with the same key is replaced. */
+  readonly every: (key: unknown, interval: Duration.Input, run: Work<S>) => void
+  /** Whether there was one. */
+  readonly cancel: (key: unknown) => boolean
+  readonly isActive: (key: unknown) => boolean
+  /** Once, unless any message comes before; requests beside the mailbox (`getState`) do not count. Replaces the last one. */
+  readonly idle: (delay: Duration.Input, run: Work<S>) => void
+  /** Once, unless `self.state` has been replaced by another value by then. Replaces the last one. */
+  readonly state: (delay: Duration.Input, run: Work<S>) => void
+}
+
+/**
+ * What a handler sees of its actor. `state` may be replaced or mutated; `id` is the child id, `path` where it stands in its
+ * tree; `generation` counts the incarnations from 1.
  *
  * @category models
  * @since 0.1.0
@@ -37,9 +101,116 @@ export const TypeId = "~@tinkex/supervision/Actor" as const
 export interface Self<S> {
   state: S
   readonly id: string
+  readonly path: string
   readonly generation: number
-  readonly stop: Effect.Effect<void>
+  /** Ends the actor, by default with reason normal, once the present message is answered. */
+  readonly stop: (reason?: ExitReason.ExitReason) => void
+  /** Does this next, before any message that waits. Several are done in order. */
+  readonly continue: (run: Work<S>) => void
+  readonly timers: Timers<S>
+  /** Says that all is well: the delays and the budget of the child begin anew. */
+  readonly progress: () => void
+  /** Tells once of the end of the present incarnation of `target`, after all messages that it sent before. */
+  readonly watch: (target: Watchable, notify: (self: Self<S>, down: Down) => ReturnType<Work<S>>) => void
+  /** From now on nothing is told, not even what waits in the mailbox already. */
+  readonly unwatch: (target: Watchable) => void
+  /**
+   * Shares ends: when the present incarnation of `target` ends for any reason but normal, this actor ends with the same
+   * reason, and the other way round. An actor with an `exit` handler is told instead.
+   */
+  readonly link: (target: Watchable) => void
+  readonly unlink: (target: Watchable) => void
 }
+
+/**
+ * The handle of an actor, an effect child or a supervisor.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Watchable = Target
+
+/**
+ * The answer of an `init` that has nothing to run: the child does not come up, and that is no failure.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ignore: Ignore = ignored as unknown as Ignore // the symbol is made where the engine looks for it
+
+declare const Ignoring: unique symbol
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Ignore {
+  readonly [Ignoring]: true
+}
+
+/**
+ * A state with something that the starter wants to know, as the port that a server got. It is the `info` of the child in
+ * `whichChildren`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WithInfo<out S> {
+  readonly state: S
+  readonly info: unknown
+}
+
+/**
+ * @category constructors
+ * @since 0.1.0
+ */
+export const withInfo = <S>(state: S, info: unknown): WithInfo<S> => new Started(state, info) as WithInfo<S> // it holds them
+
+/**
+ * The answer of a call handler that answers later, or lets others answer.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Later<out A, out E> {
+  readonly register: (from: From<never, never>) => void
+  readonly "~answer"?: A
+  readonly "~failure"?: E
+}
+
+/**
+ * Keeps the caller waiting until its address is used, by any handler or fiber. When the incarnation ends before, the caller
+ * gets `TargetExit`.
+ *
+ * **Example** (A queue whose takers wait)
+ *
+ * ```ts
+ * import { Actor } from "@tinkex/supervision"
+ *
+ * class Items extends Actor.make("Items", {
+ *   init: () => ({ items: [] as Array<string>, takers: [] as Array<Actor.From<string, never>> }),
+ *   call: {
+ *     take: (self) =>
+ *       Actor.later<string>((from) => {
+ *         const item = self.state.items.shift()
+ *         if (item === undefined) self.state.takers.push(from)
+ *         else from.succeed(item)
+ *       })
+ *   },
+ *   cast: {
+ *     put: (self, item: string) => {
+ *       const taker = self.state.takers.shift()
+ *       if (taker === undefined || !taker.succeed(item)) self.state.items.push(item)
+ *     }
+ *   }
+ * }) {}
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const later = <A, E = never>(register: (from: From<A, E>) => void): Later<A, E> =>
+  new Answering(register as (from: From<never, never>) => void) as Later<A, E> // the engine hands an address for both
 
 /**
  * Handlers by operation: a plain function, a function that returns an Effect, or a generator method. At most one payload.
@@ -57,7 +228,23 @@ export type Handlers<S> = { readonly [operation: string]: (self: Self<S>, payloa
  * @since 0.1.0
  */
 export type Reply<T> =
-  T extends Effect.Effect<infer A, infer _E, infer _R> ? A : T extends Generator<infer _Y, infer A, never> ? A : T
+  T extends Effect.Effect<infer A, infer _E, infer _R>
+    ? Answer<A>
+    : T extends Generator<infer _Y, infer A, never>
+      ? Answer<A>
+      : Answer<T>
+
+type Answer<T> = T extends Later<infer A, infer _E> ? A : T
+
+/**
+ * The state that an `init` makes.
+ *
+ * @category type-level
+ * @since 0.1.0
+ */
+export type State<I> = Exclude<Unwrapped<Reply<I>>, Ignore>
+
+type Unwrapped<T> = T extends WithInfo<infer S> ? S : T
 
 /**
  * The typed failures of a handler or `init`.
@@ -66,11 +253,14 @@ export type Reply<T> =
  * @since 0.1.0
  */
 export type Failure<T> =
-  T extends Effect.Effect<infer _A, infer E, infer _R>
-    ? E
-    : T extends Generator<infer Y, infer _A, never>
-      ? Failure<Y>
-      : never
+  T extends Effect.Effect<infer A, infer E, infer _R>
+    ? E | LaterFailure<A>
+    : T extends Generator<infer Y, infer A, never>
+      ? GeneratorFailure<Y> | LaterFailure<A>
+      : LaterFailure<T>
+
+type GeneratorFailure<Y> = Y extends Effect.Effect<infer _A, infer E, infer _R> ? E : never
+type LaterFailure<T> = T extends Later<infer _A, infer E> ? E : never
 
 /**
  * The services that a handler or `init` needs.
@@ -140,6 +330,14 @@ export interface AnyActor {
 export type Argument<A extends AnyActor> = A["init"] extends (arg: infer Arg) => unknown ? Arg : never
 
 /**
+ * The state of an actor.
+ *
+ * @category type-level
+ * @since 0.1.0
+ */
+export type StateOf<A extends AnyActor> = Returned<A[typeof TypeId]["state"]>
+
+/**
  * What `init` and the handlers need from the surrounding program.
  *
  * @category type-level
@@ -151,11 +349,16 @@ export type Services<A extends AnyActor> = Returned<A[typeof TypeId]["services"]
  * Defines an actor: `class Account extends Actor.make("Account", { … }) {}`. The class form keeps hovers short.
  *
  * `init` makes the state from the argument of the child spec: a value, an Effect, or a generator method. It is scoped: its
- * finalizers run at the end of the incarnation. `call` handlers answer their caller; `cast` handlers answer nobody, so a
- * failure in one is a crash. `mailbox` bounds the queue: `capacity` in messages (default 1024), `overflow` (default
- * `"suspend"`): `suspend` makes senders wait for room, `reject` and `dropNewest` turn the new message away (a call fails
- * with `MailboxFull`, a cast is dropped), `dropOldest` evicts the message that waited longest. Every dropped message is
- * an event.
+ * finalizers run at the end of the incarnation. `started` runs after it and before any message that already waits. `call`
+ * handlers answer their caller; `cast` handlers answer nobody, so a failure in one is a crash. `exit` is told of the ends of
+ * what the actor is linked to, which otherwise are its own. `terminate` runs at every end, before the finalizers; it is
+ * shared by all instances, where a finalizer costs each of them a scope. `traced` (default false) gives `init` and handlers
+ * that are effects a span each, below the caller's.
+ *
+ * `mailbox` bounds the queue: `capacity` in messages (default 1024), `overflow` (default `"suspend"`): `suspend` makes
+ * senders wait for room, `reject` and `dropNewest` turn the new message away (a call fails with `MailboxFull`, a cast is
+ * dropped), `dropOldest` evicts the message that waited longest. `acrossRestart` says what becomes of waiting messages when
+ * the actor is restarted. Every dropped message is an event.
  *
  * **Example** (Counting)
  *
@@ -172,17 +375,21 @@ export type Services<A extends AnyActor> = Returned<A[typeof TypeId]["services"]
  * @category constructors
  * @since 0.1.0
  */
-export const make = <Arg, I, C extends Handlers<Reply<I>>, K extends Handlers<Reply<I>>>(
+export const make = <Arg, I, C extends Handlers<State<I>>, K extends Handlers<State<I>>>(
   name: string,
   options: {
     readonly init: (arg: Arg) => I
+    readonly started?: Work<State<I>> | undefined
     readonly call?: C
     readonly cast?: K
+    readonly exit?: ((self: Self<State<I>>, signal: ExitSignal) => ReturnType<Work<State<I>>>) | undefined
+    readonly terminate?: ((self: Self<State<I>>, exit: ExitReason.ExitReason) => ReturnType<Work<State<I>>>) | undefined
     readonly mailbox?: MailboxOptions | undefined
+    readonly traced?: boolean | undefined
   }
 ): ActorClass<
   Arg,
-  Reply<I>,
+  State<I>,
   C,
   K,
   Exclude<Needs<I> | Needs<Returned<C[keyof C]>> | Needs<Returned<K[keyof K]>>, Scope.Scope>
@@ -198,4 +405,4 @@ export const make = <Arg, I, C extends Handlers<Reply<I>>, K extends Handlers<Re
   }) as never
 }
 
-export type { MailboxOptions }
+export type { From, MailboxOptions }

@@ -5,15 +5,24 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import { Class as PipeableClass, type Pipeable } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
 import type { AnyActor, Argument, Returned, Services } from "./Actor.ts"
 import type { ActorRef } from "./ActorRef.ts"
+import type { Backoff } from "./Backoff.ts"
+import type { Decide } from "./Decision.ts"
 import type { EffectRef } from "./EffectRef.ts"
 import { ActorBlueprint } from "./internal/actorChild.ts"
-import type { Blueprint, Restart, Settings } from "./internal/child.ts"
-import { EffectBlueprint } from "./internal/effectChild.ts"
-import { type SupervisorOptions, planOf } from "./internal/plan.ts"
-import { SupervisorBlueprint } from "./internal/supervisorChild.ts"
+import type { Blueprint, Problem, Restart, Settings, Stuck } from "./internal/child.ts"
+import { EffectBlueprint, EffectChild } from "./internal/effectChild.ts"
+import type { Registration } from "./internal/names.ts"
+import { CurrentPlace } from "./internal/place.ts"
+import { type AutoShutdown, type SupervisorOptions, blueprintsOf, invalid, oneOf, planOf } from "./internal/plan.ts"
+import { SupervisorBlueprint, plain } from "./internal/supervisorChild.ts"
+import * as RestartIntensity from "./RestartIntensity.ts"
+import type { SupervisorError } from "./SupervisorError.ts"
 import type { SupervisorRef } from "./SupervisorRef.ts"
 
 /**
@@ -31,7 +40,7 @@ export const TypeId = "~@tinkex/supervision/ChildSpec" as const
  * @category models
  * @since 0.1.0
  */
-export interface ChildSpec<out Id extends string, out Ref, out R> {
+export interface ChildSpec<out Id extends string, out Ref, out R> extends Pipeable {
   readonly [TypeId]: { readonly ref: (_: never) => Ref; readonly services: (_: never) => R }
   readonly id: Id
   /** @internal */
@@ -69,7 +78,7 @@ export type Requirements<Children extends ReadonlyArray<Any>> = Returned<Childre
 export interface ChildOptions {
   /**
    * `permanent` (default): restarted after every end. `transient`: restarted after a crash. `temporary`: never restarted,
-   * forgotten at its end.
+   * forgotten at its end, and so are its arguments.
    */
   readonly restart?: Restart | undefined
   /**
@@ -77,33 +86,130 @@ export interface ChildOptions {
    * wait at all. Default 5 seconds; infinity for supervisors.
    */
   readonly shutdown?: Duration.Input | "infinity" | "brutal" | undefined
-  /** How long `init` may take. Default: no limit. */
+  /** How long its start may take, layers included; then it counts as failed. Default 30 seconds; infinity for supervisors. */
   readonly startLimit?: Duration.Input | undefined
-}
-
-const settingsOf = (options: ChildOptions, usual: Duration.Duration): Settings => {
-  const shutdown = options.shutdown ?? usual
-  return {
-    restart: options.restart ?? "permanent",
-    shutdown:
-      shutdown === "brutal"
-        ? shutdown
-        : shutdown === "infinity"
-          ? Duration.infinity
-          : Duration.fromInputUnsafe(shutdown),
-    startLimit: options.startLimit === undefined ? undefined : Duration.fromInputUnsafe(options.startLimit)
-  }
+  /** Its end may end its supervisor, see `autoShutdown`. Not for permanent children. Default false. */
+  readonly significant?: boolean | undefined
+  /**
+   * What follows when it does not stop within `shutdown`: it is left behind as a zombie (`abandon`, default); everything
+   * waits until it has ended (`wait`: for a child whose port or file the next one needs); or it is left behind and its
+   * supervisor ends with `ChildStuck` (`fail`).
+   */
+  readonly stuck?: Stuck | undefined
+  /** The delay before each restart, or `"none"` where its supervisor has a backoff for all. Default: its supervisor's. */
+  readonly backoff?: Backoff | "none" | undefined
+  /**
+   * Restarts that this child may have, besides the intensity that all children share. When they are used up, the supervisor
+   * gives up (`escalate`, default), or only the child stays down (`stop`). Default: no limit of its own.
+   */
+  readonly budget?:
+    | (RestartIntensity.RestartIntensityOptions & { readonly exceeded?: "stop" | "escalate" | undefined })
+    | undefined
+  /** What a crash means. Default: what the restart type says. */
+  readonly decide?: Decide | undefined
+  /** Names that it has from before its init until it ends; see `Registry`. Default: none. */
+  readonly names?: ReadonlyArray<Registration> | undefined
 }
 
 const workerShutdown = Duration.seconds(5)
-const workerSettings = settingsOf({}, workerShutdown)
+const workerStart = Duration.seconds(30)
 
-const workerSettingsOf = (options: ChildOptions | undefined): Settings =>
-  options === undefined ? workerSettings : settingsOf(options, workerShutdown)
+const durationOf = (value: Duration.Input): Duration.Duration | undefined => {
+  const duration = Option.getOrUndefined(Duration.fromInput(value))
+  return duration === undefined || Number.isNaN(Duration.toMillis(duration)) ? undefined : duration
+}
 
+const timeProblem = (field: string, value: unknown): Problem => ({
+  field,
+  problem: `it is ${String(value)}; give a duration from 0`
+})
+
+const settingsOf = (
+  options: ChildOptions,
+  usualShutdown: Duration.Duration,
+  usualStart: Duration.Duration
+): readonly [Settings, Problem | undefined] => {
+  const { budget, restart = "permanent", significant = false, stuck } = options
+  const given = options.shutdown ?? usualShutdown
+  const shutdown = given === "brutal" ? given : given === "infinity" ? Duration.infinity : durationOf(given)
+  const startLimit = durationOf(options.startLimit ?? usualStart)
+  const limits = budget === undefined ? undefined : RestartIntensity.limitsOf(budget)
+  let problem =
+    oneOf("restart", restart, ["permanent", "transient", "temporary"]) ??
+    oneOf("stuck", stuck, ["abandon", "wait", "fail"]) ??
+    oneOf("budget.exceeded", budget?.exceeded, ["stop", "escalate"])
+  if (shutdown === undefined || (shutdown !== "brutal" && Duration.toMillis(shutdown) < 0)) {
+    problem ??= timeProblem("shutdown", options.shutdown)
+  }
+  if (startLimit === undefined || Duration.toMillis(startLimit) < 0) {
+    problem ??= timeProblem("startLimit", options.startLimit)
+  }
+  if (typeof significant !== "boolean") {
+    problem ??= { field: "significant", problem: `it is ${String(significant)}; give true or false` }
+  }
+  if (significant && restart === "permanent") {
+    problem ??= { field: "significant", problem: "a permanent child never ends for good, so it cannot be significant" }
+  }
+  if (limits !== undefined && "field" in limits) {
+    problem ??= { field: limits.field.replace("intensity", "budget"), problem: limits.problem }
+  }
+  return [
+    {
+      restart,
+      shutdown: shutdown ?? usualShutdown,
+      startLimit: startLimit ?? usualStart,
+      significant,
+      stuck: stuck ?? "abandon",
+      backoff: options.backoff,
+      budget:
+        limits === undefined || "field" in limits ? undefined : { limits, exceeded: budget?.exceeded ?? "escalate" },
+      decide: options.decide,
+      names: options.names ?? none,
+      layer: undefined
+    },
+    problem
+  ]
+}
+
+const none: ReadonlyArray<Registration> = []
+const workerSettings = settingsOf({}, workerShutdown, workerStart)
+
+const workerSettingsOf = (options: ChildOptions | undefined): readonly [Settings, Problem | undefined] =>
+  options === undefined ? workerSettings : settingsOf(options, workerShutdown, workerStart)
+
+/** @internal */
+export const supervisorSettingsOf = (options: ChildOptions): readonly [Settings, Problem | undefined] =>
+  settingsOf(options, Duration.infinity, Duration.infinity)
+
+const idProblem = (id: unknown): Problem | undefined =>
+  typeof id === "string" && id !== "" && !id.includes("/")
+    ? undefined
+    : { field: "id", problem: `it is ${JSON.stringify(id)}; give a name without "/"` }
+
+class Spec extends PipeableClass {
+  readonly [TypeId] = phantom
+  readonly id: string
+  readonly blueprint: Blueprint
+
+  constructor(id: string, blueprint: Blueprint) {
+    super()
+    this.id = id
+    this.blueprint = blueprint
+  }
+}
+
+const phantom = {}
+
+/** @internal */
 // the phantom member exists for the compiler only, which is why the record needs a name for its type
-const specOf = <Id extends string, Ref, R>(id: Id, blueprint: Blueprint): ChildSpec<Id, Ref, R> =>
-  ({ [TypeId]: {}, id, blueprint }) as never
+export const specOf = <Id extends string, Ref, R>(id: Id, blueprint: Blueprint): ChildSpec<Id, Ref, R> =>
+  new Spec(id, blueprint) as never
+
+const nameProblem = ({ names }: Settings, definition: unknown): Problem | undefined => {
+  const index = names.findIndex((name) => name.definition !== definition)
+  if (index < 0) return undefined
+  return { field: `names[${index}]`, problem: "it is of a registry for other actors" }
+}
 
 /**
  * An actor with the argument of its `init`.
@@ -116,13 +222,29 @@ export const actor = <const Id extends string, A extends AnyActor>(
   actor: A,
   arg: Argument<A>,
   options?: ChildOptions
-): ChildSpec<Id, ActorRef<A>, Services<A>> =>
-  specOf(id, new ActorBlueprint(id, workerSettingsOf(options), actor.definition, arg))
+): ChildSpec<Id, ActorRef<A>, Services<A>> => {
+  const [settings, problem] = workerSettingsOf(options)
+  const definition = actor?.definition
+  const missing =
+    definition === undefined
+      ? { field: "actor", problem: `it is ${String(actor)}; give a class from Actor.make` }
+      : undefined
+  const found = idProblem(id) ?? missing ?? problem ?? nameProblem(settings, definition)
+  return specOf(id, new ActorBlueprint(id, settings, found, definition, arg))
+}
 
 /**
- * An effect that runs in a fiber of its own, with a fresh scope per incarnation. It counts as started at its first step.
- * Unlike an actor it is usually started to end: say so with `restart: "transient"` or `"temporary"`. Its end is observed
- * through the `exit` of its handle.
+ * @category options
+ * @since 0.1.0
+ */
+export interface EffectOptions extends ChildOptions {
+  /** `immediate` (default): it counts as started at its first step. `signalled`: when it has run `ChildSpec.ready`. */
+  readonly readiness?: "immediate" | "signalled" | undefined
+}
+
+/**
+ * An effect that runs in a fiber of its own, with a fresh scope per incarnation. Unlike an actor it is usually started to
+ * end: say so with `restart: "transient"` or `"temporary"`. Its end is observed through the `exit` of its handle.
  *
  * @category constructors
  * @since 0.1.0
@@ -130,12 +252,48 @@ export const actor = <const Id extends string, A extends AnyActor>(
 export const effect = <const Id extends string, A, E, R>(
   id: Id,
   effect: Effect.Effect<A, E, R>,
-  options?: ChildOptions
-): ChildSpec<Id, EffectRef<A, E>, Exclude<R, Scope.Scope>> => {
+  options?: EffectOptions
+): ChildSpec<Id, EffectRef<A, E>, Exclude<R, Scope.Scope>> => specOf(id, effectBlueprint(id, effect, options, []))
+
+/** @internal */
+export const effectBlueprint = <A, E, R>(
+  id: string,
+  effect: Effect.Effect<A, E, R>,
+  options: EffectOptions | undefined,
+  callers: ReadonlyArray<string>
+): Blueprint => {
+  const [settings, problem] = workerSettingsOf(options)
+  const missing = Effect.isEffect(effect)
+    ? oneOf("readiness", options?.readiness, ["immediate", "signalled"])
+    : { field: "effect", problem: `it is ${String(effect)}; give an Effect` }
   // its services are in the context that the supervisor captured with this spec
-  const run = Effect.scoped(effect) as Effect.Effect<A, E>
-  return specOf(id, new EffectBlueprint(id, workerSettingsOf(options), run))
+  const run = (missing === undefined ? Effect.scoped(effect) : Effect.void) as Effect.Effect<A, E>
+  const signalsReady = options?.readiness === "signalled"
+  const found = idProblem(id) ?? missing ?? problem ?? nameProblem(settings, undefined)
+  return new EffectBlueprint(id, settings, found, run, { signalsReady, callers })
 }
+
+/**
+ * Says that the effect child in which this runs is up; what was started after it waits for that. Nothing happens anywhere
+ * else, or the second time.
+ *
+ * @category effects
+ * @since 0.1.0
+ */
+export const ready: Effect.Effect<void> = Effect.map(CurrentPlace, (place) => {
+  if (place?.child instanceof EffectChild) place.child.isReady(place)
+})
+
+/**
+ * Says that the child in which this runs is doing well: its delays and its budget begin anew. For an actor, also
+ * `self.progress()`. Nothing happens outside a child.
+ *
+ * @category effects
+ * @since 0.1.0
+ */
+export const progress: Effect.Effect<void> = Effect.map(CurrentPlace, (place) => {
+  if (place?.live === true) place.child.progress()
+})
 
 /**
  * A supervisor as a child. When it is restarted, its listed children begin anew and those that were added to it are gone.
@@ -146,5 +304,64 @@ export const effect = <const Id extends string, A, E, R>(
 export const supervisor = <const Id extends string, const Children extends ReadonlyArray<Any>>(
   id: Id,
   options: SupervisorOptions<Children> & ChildOptions
-): ChildSpec<Id, SupervisorRef<Refs<Children>>, Requirements<Children>> =>
-  specOf(id, new SupervisorBlueprint(id, settingsOf(options, Duration.infinity), planOf(id, options)))
+): ChildSpec<Id, SupervisorRef<Refs<Children>>, Requirements<Children>> => {
+  const [settings, problem] = supervisorSettingsOf(options)
+  return specOf(
+    id,
+    new SupervisorBlueprint(id, withoutOwnBackoff(settings), idProblem(id) ?? problem, planOf(id, options), plain)
+  )
+}
+
+/** @internal */
+// the backoff among a supervisor's options is for its children
+export const withoutOwnBackoff = (settings: Settings): Settings => ({ ...settings, backoff: undefined })
+
+/**
+ * Builds a layer for each incarnation of a child and closes it after the child's end: what is in it is as young as the
+ * incarnation. Layers that the program provides around the supervisor are shared and live on.
+ *
+ * **Example** (A connection that is opened anew with every restart)
+ *
+ * ```ts
+ * import { ChildSpec } from "@tinkex/supervision"
+ * import { Context, Effect, Layer } from "effect"
+ *
+ * class Connection extends Context.Service<Connection, { readonly send: (text: string) => Effect.Effect<void> }>()(
+ *   "Connection"
+ * ) {}
+ * declare const live: Layer.Layer<Connection>
+ *
+ * const greet = Effect.flatMap(Connection, (connection) => connection.send("hello"))
+ * const spec = ChildSpec.effect("greet", greet).pipe(ChildSpec.provide(live))
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const provide =
+  <A, E, R>(layer: Layer.Layer<A, E, R>) =>
+  <Id extends string, Ref, Needs>(
+    spec: ChildSpec<Id, Ref, Needs>
+  ): ChildSpec<Id, Ref, Exclude<Needs, A> | Exclude<R, Scope.Scope>> => {
+    const { id, blueprint } = spec
+    const { settings } = blueprint
+    // its services are in the context that the supervisor captured with the spec
+    const own = layer as Layer.Layer<unknown, unknown>
+    const both = settings.layer === undefined ? own : Layer.provideMerge(settings.layer, own)
+    return specOf(id, blueprint.with({ ...settings, layer: both as Layer.Layer<unknown, unknown> }))
+  }
+
+/**
+ * Checks a list of specs without starting anything: the first problem, or nothing.
+ *
+ * @category validation
+ * @since 0.1.0
+ */
+export const validate = (
+  specs: ReadonlyArray<unknown>,
+  options: { readonly autoShutdown?: AutoShutdown | undefined } = {}
+): Effect.Effect<void, SupervisorError> =>
+  Effect.suspend(() => {
+    const checked = blueprintsOf(specs, options.autoShutdown ?? "never")
+    return "field" in checked ? Effect.fail(invalid("validate", checked)) : Effect.void
+  })

@@ -5,6 +5,7 @@
  */
 import type * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
+import type { Target } from "./internal/target.ts"
 
 /**
  * `exit` waits until the effect has ended and will not be started again, and gives its last exit: for a temporary child
@@ -13,8 +14,11 @@ import type * as Exit from "effect/Exit"
  * @category models
  * @since 0.1.0
  */
-export interface EffectRef<out A, out E> {
+export interface EffectRef<out A, out E> extends Target {
   /** The child id. */
   readonly id: string
+  readonly path: string
   readonly exit: Effect.Effect<Exit.Exit<A, E>>
+  /** Interrupts it as a stranger would: it ends with reason killed, and its restart type says what follows. */
+  readonly kill: Effect.Effect<void>
 }

@@ -40,23 +40,31 @@ export interface Limits {
 export interface RestartIntensity {
   /** Asks for one restart at the time `now`, in whole milliseconds of a clock that never goes back. */
   readonly spend: (now: number) => boolean
+  /** Restarts that still count at `now`. */
+  readonly spent: (now: number) => number
+  /** Other limits from now on; what was granted still counts. */
+  readonly change: (limits: Limits) => void
 }
 
 /**
- * Fills in the defaults; the problem as text when an option makes no sense.
+ * Fills in the defaults; the problem and its field when an option makes no sense.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const limitsOf = (options: RestartIntensityOptions = {}): Limits | string => {
+export const limitsOf = (
+  options: RestartIntensityOptions = {}
+): Limits | { readonly field: string; readonly problem: string } => {
   const { restarts = 3 } = options
-  const within = Duration.fromInputUnsafe(options.within ?? "5 seconds")
   if (!Number.isSafeInteger(restarts) || restarts < 0) {
-    return `intensity.restarts is ${restarts}; give a whole number from 0`
+    return { field: "intensity.restarts", problem: `it is ${String(restarts)}; give a whole number from 0` }
   }
-  return Duration.isFinite(within) && Duration.toMillis(within) > 0
-    ? { restarts, within }
-    : `intensity.within is ${Duration.format(within)}; give a finite time above zero`
+  const within = Duration.fromInput(options.within ?? "5 seconds")
+  if (within._tag === "None" || !Duration.isFinite(within.value) || Duration.toMillis(within.value) <= 0) {
+    const given = within._tag === "None" ? String(options.within) : Duration.format(within.value)
+    return { field: "intensity.within", problem: `it is ${given}; give a finite time above zero` }
+  }
+  return { restarts, within: within.value }
 }
 
 /**
@@ -65,10 +73,12 @@ export const limitsOf = (options: RestartIntensityOptions = {}): Limits | string
  * @category constructors
  * @since 0.1.0
  */
-export const make = ({ restarts, within }: Limits): RestartIntensity => {
-  const window = Duration.toMillis(within)
-  const times: Array<number> = []
+export const make = (limits: Limits): RestartIntensity => {
+  let { restarts } = limits
+  let window = Duration.toMillis(limits.within)
+  let times: Array<number> = []
   let oldest = 0
+  const inOrder = () => [...times.slice(oldest), ...times.slice(0, oldest)]
   return {
     spend(now) {
       if (times.length < restarts) {
@@ -80,6 +90,13 @@ export const make = ({ restarts, within }: Limits): RestartIntensity => {
       times[oldest] = now
       oldest = (oldest + 1) % restarts
       return true
+    },
+    spent: (now) => times.filter((time) => time >= now - window).length,
+    change(next) {
+      restarts = next.restarts
+      window = Duration.toMillis(next.within)
+      times = restarts === 0 ? [] : inOrder().slice(-restarts)
+      oldest = 0
     }
   }
 }

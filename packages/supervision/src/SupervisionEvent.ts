@@ -6,17 +6,24 @@
  * | event | when | beyond the common fields |
  * | --- | --- | --- |
  * | `ChildStarted` | an incarnation is up | `generation` |
- * | `ChildExited` | an incarnation ended by itself | `generation`, `exit` |
+ * | `ChildIgnored` | an init answered that there is nothing to run | |
+ * | `ChildExited` | an incarnation ended by itself, finalizers included | `generation`, `exit` |
  * | `ChildStopped` | the supervisor stopped it | `generation` |
  * | `ChildRestarted` | the supervisor brought it back after a crash | `generation` |
+ * | `ChildResumed` | an actor went on after a failure, by decision | `generation`, `operation`, `exit` |
+ * | `RestartDelayed` | the next attempt waits for its backoff | `delay`, `attempt` |
  * | `StartFailed` | an init failed, at start or during a restart | `exit` |
- * | `GaveUp` | the intensity was exceeded; all children are being stopped | `exit` of the child that was one too many |
+ * | `ChildGivenUp` | its own budget or schedule is used up; it stays down, the others go on | `exit` |
+ * | `GaveUp` | the intensity was exceeded, or a child escalated; all children are being stopped | `exit` of that child |
+ * | `AutoShutdown` | a significant child ended, and its supervisor with it | |
  * | `SupervisorExited` | a supervisor ended; `child` is its own id | `exit` |
+ * | `Reconfigured` | a supervisor took new options; `child` is its own id | |
  * | `ShutdownError` | a child, or a finalizer, failed while it was being stopped | `exit` |
  * | `Zombie` | a child did not stop within its limit; it was fenced and left behind | `generation`, `limit` |
  * | `ZombieEnded` | such a child ended at last | `generation`, `exit` |
  * | `MessageDropped` | a message got lost, or a call was evicted | `operation`, `why` |
  * | `LateReply` | an answer came after its caller had left | `operation` |
+ * | `CallbackFailed` | a decision, schedule or callback of the program threw; its default was used | `callback`, `exit` |
  * | `EventsMissed` | the reader was too slow | `count` of the events it missed |
  *
  * @since 0.1.0
@@ -29,13 +36,13 @@ const generation = Schema.Number
 const exit = ExitReason.ExitReason
 
 /**
- * Why a message was lost: the mailbox was full, the actor ended with the message in its queue, there was no actor, or
- * the sender waited for room longer than its limit.
+ * Why a message was lost: the mailbox was full, the actor ended with the message in its queue, there was no actor, the
+ * sender waited for room longer than its limit, or the message crashed the actor too often.
  *
  * @category models
  * @since 0.1.0
  */
-export const DropReason = Schema.Literals(["mailbox_full", "exit", "no_process", "timeout"])
+export const DropReason = Schema.Literals(["mailbox_full", "exit", "no_process", "timeout", "quarantined"])
 
 /**
  * @category models
@@ -49,17 +56,24 @@ export type DropReason = typeof DropReason.Type
  */
 export const SupervisionEvent = Schema.TaggedUnion({
   ChildStarted: { ...common, generation },
+  ChildIgnored: common,
   ChildExited: { ...common, generation, exit },
   ChildStopped: { ...common, generation },
   ChildRestarted: { ...common, generation },
+  ChildResumed: { ...common, generation, operation: Schema.String, exit },
+  RestartDelayed: { ...common, delay: Schema.Duration, attempt: Schema.Number },
   StartFailed: { ...common, exit },
+  ChildGivenUp: { ...common, exit },
   GaveUp: { ...common, exit },
+  AutoShutdown: common,
   SupervisorExited: { ...common, exit },
+  Reconfigured: common,
   ShutdownError: { ...common, exit },
   Zombie: { ...common, generation, limit: Schema.Duration },
   ZombieEnded: { ...common, generation, exit },
   MessageDropped: { ...common, operation: Schema.String, why: DropReason },
   LateReply: { ...common, operation: Schema.String },
+  CallbackFailed: { ...common, callback: Schema.String, exit },
   EventsMissed: { ...common, count: Schema.Number }
 })
 
@@ -76,16 +90,21 @@ export type SupervisionEvent = typeof SupervisionEvent.Type
  * @category predicates
  * @since 0.1.0
  */
-export const isAlarming = (event: SupervisionEvent): boolean => {
+export const isAlarming = (event: {
+  readonly _tag: SupervisionEvent["_tag"]
+  readonly exit?: ExitReason.ExitReason
+}): boolean => {
   switch (event._tag) {
     case "ChildExited":
     case "SupervisorExited":
-      return !ExitReason.isClean(event.exit)
+      return event.exit !== undefined && !ExitReason.isClean(event.exit)
     case "StartFailed":
+    case "ChildGivenUp":
     case "GaveUp":
     case "ShutdownError":
     case "Zombie":
     case "MessageDropped":
+    case "CallbackFailed":
       return true
     default:
       return false
@@ -100,7 +119,10 @@ export const isAlarming = (event: SupervisionEvent): boolean => {
  */
 export const format = (event: SupervisionEvent): string => {
   const about = `${event._tag} ${event.supervisor}/${event.child}`
-  if ("exit" in event) return `${about}: ${ExitReason.format(event.exit)}`
-  if ("operation" in event) return `${about}: ${event.operation}${"why" in event ? ` (${event.why})` : ""}`
-  return about
+  const parts: Array<string> = []
+  if ("operation" in event) parts.push(event.operation)
+  if ("callback" in event) parts.push(event.callback)
+  if ("exit" in event) parts.push(ExitReason.format(event.exit))
+  if ("why" in event) parts.push(`(${event.why})`)
+  return parts.length === 0 ? about : `${about}: ${parts.join(" ")}`
 }

@@ -15,16 +15,13 @@
  *
  * @since 0.1.0
  */
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { Any, Refs, Requirements } from "./ChildSpec.ts"
+import { type Any, type Refs, type Requirements, supervisorSettingsOf } from "./ChildSpec.ts"
 import { type SupervisorOptions, planOf } from "./internal/plan.ts"
-import { SupervisorBlueprint, SupervisorChild } from "./internal/supervisorChild.ts"
-import { System, detached } from "./internal/system.ts"
+import { startRoot } from "./internal/rootSupervisor.ts"
+import { SupervisorBlueprint, SupervisorChild, plain } from "./internal/supervisorChild.ts"
 import type { SupervisorError } from "./SupervisorError.ts"
 import type { SupervisorRef } from "./SupervisorRef.ts"
 
@@ -65,27 +62,11 @@ export const start = Effect.fn("Supervisor.start")(function* <const Children ext
   options: RootOptions<Children>
 ): Effect.fn.Return<SupervisorRef<Refs<Children>>, SupervisorError, Requirements<Children> | Scope.Scope> {
   const name = options.name ?? "supervisor"
-  const context = detached(yield* Effect.context<never>())
-  return yield* Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function* () {
-      const settings = { restart: "temporary", shutdown: Duration.infinity, startLimit: undefined } as const
-      const blueprint = new SupervisorBlueprint(name, settings, planOf(name, options))
-      const supervisor = new SupervisorChild(undefined, blueprint, context, new System(context))
-      const stop = Effect.suspend(() => {
-        const loop = supervisor.halt()
-        return loop === undefined ? Effect.void : Effect.asVoid(Fiber.await(loop))
-      })
-      yield* Effect.addFinalizer(() => stop)
-      const begun = supervisor.begin()
-      const exit = Exit.isExit(begun) ? begun : yield* Effect.onInterrupt(restore(Fiber.await(begun)), () => stop)
-      supervisor.complete(exit)
-      // the only failure of a start is the SupervisorError that begin reports
-      if (Exit.isFailure(exit)) return yield* exit as Exit.Exit<never, SupervisorError>
-      supervisor.activate()
-      // the refs were made from the same list of specs that the type is computed from
-      return supervisor.ref as SupervisorRef<Refs<Children>>
-    })
-  )
+  const [settings, problem] = supervisorSettingsOf({ restart: "temporary" })
+  const blueprint = new SupervisorBlueprint(name, settings, problem, planOf(name, options), plain)
+  const supervisor = yield* startRoot((context, system) => new SupervisorChild(undefined, blueprint, context, system))
+  // the refs were made from the same list of specs that the type is computed from
+  return supervisor.ref as SupervisorRef<Refs<Children>>
 })
 
 /**

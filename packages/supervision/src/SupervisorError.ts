@@ -120,20 +120,75 @@ export class SupervisorStopped extends Schema.TaggedError<SupervisorStopped>()("
 }
 
 /**
- * An option makes no sense, two children of the list have one id, or an init asked its own supervisor to wait for it.
+ * An option or a field of a child spec makes no sense, two children of the list have one id, or an init asked its own
+ * supervisor to wait for it. `field` names it: `intensity.restarts`, `children[2].shutdown`.
  *
  * @category errors
  * @since 0.1.0
  */
 export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("InvalidRequest", {
   supervisor: Schema.String,
+  field: Schema.String,
   problem: Schema.String
 }) {
   override get message() {
-    return `"${this.supervisor}" refused a request: ${this.problem}.`
+    return `"${this.supervisor}" refused ${this.field}: ${this.problem}.`
   }
   get isRetryable() {
     return false
+  }
+}
+
+/**
+ * An init answered that there is nothing to run. A permanent or transient child of an ordinary supervisor stays listed as
+ * not running; any other leaves nothing behind.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Ignored extends Schema.TaggedError<Ignored>()("Ignored", fields) {
+  override get message() {
+    return `The child "${this.child}" of "${this.supervisor}" has nothing to run: its init answered "ignore".`
+  }
+  get isRetryable() {
+    return false
+  }
+}
+
+/**
+ * A dynamic supervisor runs as many children as it may. Those that wait for a restart count.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class MaxChildren extends Schema.TaggedError<MaxChildren>()("MaxChildren", {
+  supervisor: Schema.String,
+  limit: Schema.Number
+}) {
+  override get message() {
+    return `"${this.supervisor}" runs ${this.limit} children, which is its limit. Wait for one to end, or raise maxChildren.`
+  }
+  get isRetryable() {
+    return true
+  }
+}
+
+/**
+ * A name that the child takes at its start belongs to somebody else. `owner` is the path of the actor that has it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class AlreadyRegistered extends Schema.TaggedError<AlreadyRegistered>()("AlreadyRegistered", {
+  ...fields,
+  key: Schema.String,
+  owner: Schema.String
+}) {
+  override get message() {
+    return `"${this.supervisor}/${this.child}" cannot have the name "${this.key}": it belongs to "${this.owner}". Choose another, or stop its owner.`
+  }
+  get isRetryable() {
+    return true
   }
 }
 
@@ -179,6 +234,63 @@ export class MaxRestartsExceeded extends Schema.TaggedError<MaxRestartsExceeded>
 }
 
 /**
+ * The schedule of a child's backoff is done, or its own budget is used up, and its spec says that its supervisor gives up
+ * then. `history` holds the latest crashes of all children, at most 32, the fatal one last.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ChildGivenUp extends Schema.TaggedError<ChildGivenUp>()("ChildGivenUp", {
+  ...fields,
+  attempts: Schema.Number,
+  history: Schema.Array(RestartRecord)
+}) {
+  override get message() {
+    const last = this.history.at(-1)
+    return `"${this.supervisor}" gave up on "${this.child}" after ${this.attempts} restarts of its own allowance${last === undefined ? "" : `, the last after ${ExitReason.format(last.exit)}`}. Repair the child, or allow it more.`
+  }
+  get isRetryable() {
+    return false
+  }
+}
+
+/**
+ * A child's crash was decided to be its supervisor's affair.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Escalated extends Schema.TaggedError<Escalated>()("Escalated", {
+  ...fields,
+  exit: ExitReason.ExitReason
+}) {
+  override get message() {
+    return `"${this.supervisor}" ended because its child "${this.child}" escalated ${ExitReason.format(this.exit)}.`
+  }
+  get isRetryable() {
+    return false
+  }
+}
+
+/**
+ * A child whose spec says `stuck: "fail"` did not stop within its limit.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ChildStuck extends Schema.TaggedError<ChildStuck>()("ChildStuck", {
+  ...fields,
+  limit: Schema.Duration
+}) {
+  override get message() {
+    return `The child "${this.child}" of "${this.supervisor}" did not stop within ${Duration.format(this.limit)}, and must not be left behind. Find out what it waits for.`
+  }
+  get isRetryable() {
+    return false
+  }
+}
+
+/**
  * @category models
  * @since 0.1.0
  */
@@ -193,7 +305,13 @@ const Reason = Schema.Union([
   Restarting,
   SupervisorStopped,
   InvalidRequest,
-  MaxRestartsExceeded
+  Ignored,
+  MaxChildren,
+  AlreadyRegistered,
+  MaxRestartsExceeded,
+  ChildGivenUp,
+  Escalated,
+  ChildStuck
 ])
 
 /**

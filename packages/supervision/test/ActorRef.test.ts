@@ -441,7 +441,6 @@ describe("stop", () => {
       const exit = events.find((event) => event._tag === "ChildExited")
       assert.isTrue(exit?._tag === "ChildExited" && exit.exit._tag === "Normal")
       assert.strictEqual((yield* Effect.flip(ref.call.add(1))).reason._tag, "NoProcess")
-      yield* ref.stop
     })
   )
 
@@ -454,33 +453,13 @@ describe("stop", () => {
     })
   )
 
-  it.effect("an actor that stops itself through its ref does so after the message", () =>
-    Effect.gen(function* () {
-      let stop: Effect.Effect<void> = Effect.void
-      class Own extends Actor.make("Own", {
-        init: () => 0,
-        call: {
-          *last() {
-            yield* stop
-            return "bye"
-          }
-        }
-      }) {}
-      const { ref, tree } = yield* one(Own, undefined, { restart: "temporary" })
-      stop = ref.stop
-      assert.strictEqual(yield* ref.call.last(), "bye")
-      yield* settle
-      assert.strictEqual((yield* tree.countChildren).specs, 0)
-    })
-  )
-
   it.effect("self.stop ends the actor once the message is answered", () =>
     Effect.gen(function* () {
       class Once extends Actor.make("Once", {
         init: () => 0,
         call: {
-          *last(self) {
-            yield* self.stop
+          last: (self) => {
+            self.stop()
             return "bye"
           }
         }

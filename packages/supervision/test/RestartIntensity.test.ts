@@ -48,6 +48,6 @@ describe("spend", () => {
 describe("limitsOf", () => {
   it("fills in three restarts within five seconds", () => {
     const limits = RestartIntensity.limitsOf()
-    assert.isTrue(typeof limits !== "string" && limits.restarts === 3 && Duration.toMillis(limits.within) === 5000)
+    assert.isTrue("restarts" in limits && limits.restarts === 3 && Duration.toMillis(limits.within) === 5000)
   })
 })

@@ -5,26 +5,36 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
+import { isDefect } from "../Decision.ts"
 import * as ExitReason from "../ExitReason.ts"
 import { Addressee, stopOperation } from "./addressee.ts"
-import { Blueprint, type Child, Initialising, type Owner, type Settings } from "./child.ts"
+import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored } from "./child.ts"
 import type { Definition } from "./definition.ts"
 import { Incarnation } from "./incarnation.ts"
+import { Later, Started, fromOf } from "./later.ts"
 import { CurrentHandler, Link } from "./link.ts"
-import { type Message, WaitingMessage } from "./mailbox.ts"
+import { type Message, OwnMessage, WaitingMessage } from "./mailbox.ts"
+import { CurrentPlace, Place } from "./place.ts"
+import type { AnyExit, Open } from "./process.ts"
 import { makeRef } from "./refs.ts"
+import type { System } from "./system.ts"
 
 type AnyEffect = Effect.Effect<unknown, unknown>
 type AnyFiber = Fiber.Fiber<unknown, unknown>
 
 export class ActorBlueprint extends Blueprint {
+  readonly kind = "actor"
   readonly definition: Definition
   readonly arg: unknown
 
-  constructor(id: string, settings: Settings, definition: Definition, arg: unknown) {
-    super(id, settings)
+  constructor(id: string, settings: Settings, problem: Problem | undefined, definition: Definition, arg: unknown) {
+    super(id, settings, problem)
     this.definition = definition
     this.arg = arg
+  }
+
+  override with(settings: Settings, id = this.id): Blueprint {
+    return new ActorBlueprint(id, settings, this.problem, this.definition, this.arg)
   }
 
   override make(owner: Owner, context: Context.Context<never>): Child {
@@ -35,58 +45,106 @@ export class ActorBlueprint extends Blueprint {
 /** The life of an actor, and the turns in which it works through its mailbox. */
 export class ActorChild extends Addressee {
   readonly kind = "actor"
-  declare readonly blueprint: ActorBlueprint
+  definition: Definition
+  private arg: unknown
   /** The handler, or the init, that is suspended. */
   private fiber: AnyFiber | undefined = undefined
-  private finished: Exit.Exit<unknown, unknown> | undefined = undefined
+  private finished: AnyExit | undefined = undefined
   private scope: Scope.Closeable | undefined = undefined
   private handlers: Context.Context<never> | undefined = undefined
+  private place: Place | undefined = undefined
 
   constructor(owner: Owner, blueprint: ActorBlueprint, context: Context.Context<never>) {
     super(owner, blueprint, context, blueprint.definition.capacity)
-  }
-
-  get definition(): Definition {
-    return this.blueprint.definition
+    this.definition = blueprint.definition
+    this.arg = blueprint.arg
   }
 
   get ref(): unknown {
     return makeRef(this)
   }
 
-  begin(): Exit.Exit<unknown, unknown> | AnyFiber {
+  get system(): System {
+    return this.owner.system
+  }
+
+  adopt(blueprint: ActorBlueprint): void {
+    this.settings = blueprint.settings
+    this.definition = blueprint.definition
+    this.arg = blueprint.arg
+  }
+
+  begin(): AnyExit | AnyFiber {
     let out: unknown
     try {
-      out = this.definition.init(this.blueprint.arg)
+      out = this.definition.init(this.arg)
     } catch (error) {
       return Exit.die(error)
     }
     if (!Effect.isEffect(out)) return Exit.succeed(out)
-    this.scope = Scope.makeUnsafe()
-    const context = Context.add(Context.add(this.context, Scope.Scope, this.scope), Initialising, this)
-    const fiber = this.owner.system.fork(context, out as AnyEffect) // its services were captured with the spec
+    if (Exit.isExit(out)) return out
+    const { definition } = this
+    // its services were captured with the spec
+    const init = definition.traced ? Effect.withSpan(out as AnyEffect, `${definition.name}.init`) : (out as AnyEffect)
+    const fiber = this.system.fork(this.inside(), init)
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) return exit
     this.fiber = fiber
     return fiber
   }
 
-  complete(exit: Exit.Exit<unknown, unknown>): ExitReason.ExitReason | undefined {
+  /** The context in which this incarnation's effects run. */
+  private inside(): Context.Context<never> {
+    if (this.handlers === undefined) {
+      this.scope = Scope.makeUnsafe()
+      this.place = new Place(this)
+      this.handlers = Context.add(Context.add(this.context, Scope.Scope, this.scope), CurrentPlace, this.place)
+    }
+    return this.handlers
+  }
+
+  complete(exit: AnyExit): ExitReason.ExitReason | typeof ignored | undefined {
     if (Exit.isFailure(exit)) return ExitReason.fromExit(exit, false)
     this.fiber = undefined
-    if (this.scope?.state._tag === "Empty") this.scope = undefined
+    if (exit.value === ignored) return ignored
+    if (this.scope?.state._tag === "Empty" && this.handlers !== undefined) {
+      // most inits leave nothing to clean up
+      this.scope = undefined
+      this.handlers = undefined
+      this.place = undefined
+    }
+    let state: unknown = exit.value
+    if (state instanceof Started) {
+      this.rare.info = state.info
+      state = state.state
+    }
     this.generation++
-    this.incarnation = new Incarnation(this, this.generation, exit.value)
+    const incarnation = (this.incarnation = new Incarnation(this, this.generation, state))
     this.status = "up"
+    if (this.settings.restart === "temporary") this.arg = undefined
+    const { started } = this.definition
+    if (started !== undefined) incarnation.continue(started)
     return undefined
   }
 
   activate(): void {
-    if (!this.mailbox.isEmpty) this.ready()
+    if (this.hasWork) this.ready()
   }
 
-  halt(reason: ExitReason.ExitReason): AnyFiber | undefined {
-    const { current, fiber, scope } = this
+  private get hasWork(): boolean {
+    const { extras, incarnation } = this
+    if (incarnation === undefined) return false
+    if (incarnation.stopping !== undefined || (incarnation.life?.continuations.length ?? 0) > 0) return true
+    if (extras !== undefined) {
+      if (extras.lane !== undefined && extras.lane.length > 0) return true
+      if (extras.suspended) return false
+    }
+    return !this.mailbox.isEmpty
+  }
+
+  halt(reason: ExitReason.ExitReason): Open | undefined {
+    const { current, definition, extras, fiber, incarnation, scope } = this
+    const context = this.handlers ?? this.context
     // fence first: interrupting and answering run other people's code
     this.incarnation = undefined
     this.fiber = undefined
@@ -94,33 +152,114 @@ export class ActorChild extends Addressee {
     this.scope = undefined
     this.handlers = undefined
     this.current = undefined
+    if (this.place !== undefined) {
+      this.place.live = false
+      this.place = undefined
+    }
     // busy means inside its own turn or suspended; queued must stay true as long as the run queue holds it
     if (this.activity === "busy") this.activity = "idle"
-    const waiting = this.mailbox.drain()
+    const life = incarnation?.life
+    life?.close()
+    const drops = definition.acrossRestart === "drop"
+    const waiting = drops ? this.mailbox.drain() : []
+    const lane = extras?.lane
+    if (extras !== undefined) {
+      extras.lane = undefined
+      extras.suspended = false
+    }
+    const kept = current !== undefined && !drops && this.keep(current, reason)
     fiber?.interruptUnsafe()
-    const cleanup = scope === undefined ? fiber : this.close(scope, fiber)
-    if (current?.operation.reply === true) this.refuse(current, reason)
+    const cleanup = this.cleanUp(context, incarnation, fiber, scope, reason)
+    if (current?.operation.reply === true && !kept) this.refuse(current, reason)
+    if (life !== undefined) for (const message of life.deferred) this.refuse(message, reason)
+    if (lane !== undefined) for (const message of lane) this.refuse(message, reason)
     for (const message of waiting) this.refuse(message, reason)
     return cleanup
   }
 
-  private close(scope: Scope.Closeable, fiber: AnyFiber | undefined): AnyFiber | undefined {
-    if (fiber === undefined || fiber.pollUnsafe() !== undefined) {
-      const close = Scope.closeUnsafe(scope, Exit.void)
-      return close === undefined ? fiber : this.owner.system.fork(this.context, close)
+  /** Whether the message during which the incarnation ends stays in the mailbox for the next one. */
+  private keep(message: Message, reason: ExitReason.ExitReason): boolean {
+    const { acrossRestart, quarantineAfter } = this.definition
+    if (acrossRestart !== "keep" || message instanceof OwnMessage || message.operation.run === stopOperation.run)
+      return false
+    if (reason._tag === "Crash") {
+      const { rare } = this
+      const times = rare.suspect?.message === message ? rare.suspect.times + 1 : 1
+      rare.suspect = { message, times }
+      if (times >= quarantineAfter) {
+        rare.suspect = undefined
+        this.dropped(message.operation, message.payload, "quarantined")
+        return false
+      }
+    }
+    this.mailbox.unshift(message)
+    return true
+  }
+
+  /** What is still to be done for an incarnation: end its handler, then `terminate`, then the finalizers of its scope. */
+  private cleanUp(
+    context: Context.Context<never>,
+    incarnation: Incarnation | undefined,
+    fiber: AnyFiber | undefined,
+    scope: Scope.Closeable | undefined,
+    reason: ExitReason.ExitReason
+  ): Open | undefined {
+    const { terminate } = this.definition
+    const last = incarnation === undefined || terminate === undefined ? undefined : () => terminate(incarnation, reason)
+    const ended = fiber?.pollUnsafe()
+    if (fiber === undefined || ended !== undefined) {
+      let farewell: unknown
+      try {
+        farewell = last?.()
+      } catch (error) {
+        farewell = Exit.die(error)
+      }
+      if (!Effect.isEffect(farewell)) {
+        const close = scope === undefined ? undefined : Scope.closeUnsafe(scope, Exit.void)
+        return close === undefined ? fiber : this.system.fork(this.context, close)
+      }
+      const close = scope === undefined ? Effect.void : Scope.close(scope, Exit.void)
+      return this.system.fork(context, Effect.ensuring(farewell as AnyEffect, close)) // it takes what handlers take
     }
     // finalizers of init come after the handler's own, as they would in one fiber
-    const close = Effect.flatMap(Fiber.await(fiber), (exit) =>
+    const farewell = Effect.suspend(() => {
+      const out = last?.()
+      return Effect.isEffect(out) ? (out as AnyEffect) : Effect.void
+    })
+    const close = scope === undefined ? Effect.void : Scope.close(scope, Exit.void)
+    const whole = Effect.flatMap(Fiber.await(fiber), (exit) =>
       Effect.andThen(
-        Scope.close(scope, Exit.void),
+        Effect.ensuring(farewell, close),
         Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? exit : Exit.void
       )
     )
-    return this.owner.system.fork(this.context, close)
+    return this.system.fork(context, whole)
+  }
+
+  stopped(exit: AnyExit): ExitReason.ExitReason {
+    return Exit.isSuccess(exit) ? ExitReason.shutdown : ExitReason.fromExit(exit, true)
   }
 
   release(): void {
     for (const message of this.mailbox.drain()) this.refuse(message, undefined)
+  }
+
+  kill(reason: ExitReason.ExitReason): void {
+    if (this.status === "up") this.end(reason)
+    else if (this.status === "starting") this.fiber?.interruptUnsafe()
+  }
+
+  linkedExit(from: { readonly path: string }, reason: ExitReason.ExitReason): void {
+    const { exit } = this.definition
+    const { incarnation } = this
+    if (incarnation === undefined) return
+    if (exit !== undefined) {
+      const signal = { from: from.path, exit: reason }
+      const operation = { name: "exit", reply: false, run: (self: unknown) => exit(self, signal) }
+      this.deliver(new OwnMessage(operation, incarnation, { live: true }))
+    } else if (reason._tag !== "Normal") {
+      this.end(reason)
+    }
   }
 
   /** The only way in which an incarnation ends by itself. */
@@ -131,6 +270,12 @@ export class ActorChild extends Addressee {
   }
 
   turn(quantum: number): number {
+    const handled = this.work(quantum)
+    this.system.counters.messages += handled
+    return handled
+  }
+
+  private work(quantum: number): number {
     let handled = 0
     if (this.status !== "up") {
       this.activity = "idle"
@@ -146,54 +291,76 @@ export class ActorChild extends Addressee {
       if (!this.settle(incarnation, this.current, finished)) return handled
     }
     while (handled < quantum && this.incarnation === incarnation) {
-      if (incarnation.stopping) {
-        this.end(ExitReason.normal)
+      if (incarnation.stopping !== undefined) {
+        this.end(incarnation.stopping)
         return handled
       }
-      const message = this.mailbox.shift()
+      const message = this.next(incarnation)
       if (message === undefined) break
       handled++
-      this.current = message
-      const { operation } = message
-      if (operation === stopOperation) {
-        this.stopBy(message)
-        return handled
-      }
-      let out: unknown
-      try {
-        out = operation.run(incarnation, message.payload)
-      } catch (error) {
-        if (this.incarnation === incarnation) this.end(ExitReason.crash(error))
-        return handled
-      }
-      if (!Effect.isEffect(out)) {
-        this.current = undefined
-        if (operation.reply) this.reply(message, Exit.succeed(out))
-      } else {
-        const exit = Exit.isExit(out) ? out : this.run(incarnation, message, out as AnyEffect) // services: as for init
-        if (exit === undefined) return handled
-        if (!this.settle(incarnation, message, exit)) return handled
-      }
+      if (!this.handle(incarnation, message)) return handled
     }
     if (this.incarnation !== incarnation) return handled
-    if (this.mailbox.isEmpty && !incarnation.stopping) {
-      this.activity = "idle"
-    } else {
+    if (this.hasWork) {
       this.activity = "queued"
-      this.owner.system.ready(this)
+      this.system.ready(this)
+    } else {
+      this.activity = "idle"
     }
     return handled
   }
 
-  /** Runs a handler's effect; undefined while it is suspended, which is the only time when an actor has a fiber. */
-  private run(incarnation: Incarnation, message: Message, effect: AnyEffect): Exit.Exit<unknown, unknown> | undefined {
-    if (this.handlers === undefined) {
-      this.scope ??= Scope.makeUnsafe()
-      this.handlers = Context.add(this.context, Scope.Scope, this.scope)
+  /** Continuations come first, then requests beside the mailbox, then messages. */
+  private next(incarnation: Incarnation): Message | undefined {
+    const { extras } = this
+    const { life } = incarnation
+    if (life !== undefined && life.continuations.length > 0) return life.continuations.shift()
+    if (extras !== undefined) {
+      const request = extras.lane?.shift()
+      if (request !== undefined) return request
+      if (extras.suspended) return undefined
     }
-    let context = Context.add(this.handlers, CurrentHandler, new Link(this, message, message.link))
+    return this.mailbox.shift()
+  }
+
+  /** False when the turn is over: the handler is suspended, or the incarnation has ended. */
+  private handle(incarnation: Incarnation, message: Message): boolean {
+    const { operation } = message
+    if (message instanceof OwnMessage) {
+      if (message.incarnation !== incarnation || !message.token.live) return true
+    } else if (operation.generation !== undefined && operation.generation !== incarnation.generation) {
+      this.refuse(message, undefined)
+      return true
+    }
+    if (operation.run === stopOperation.run) {
+      this.stopBy(message)
+      return false
+    }
+    incarnation.life?.touched(message)
+    this.current = message
+    let out: unknown
+    try {
+      out = operation.run(incarnation, message.payload)
+    } catch (error) {
+      if (this.incarnation !== incarnation) return false
+      return this.settle(incarnation, message, Exit.die(error))
+    }
+    if (!Effect.isEffect(out)) {
+      if (this.incarnation !== incarnation) return false
+      this.current = undefined
+      return !operation.reply || this.answer(incarnation, message, out)
+    }
+    const exit = Exit.isExit(out) ? out : this.run(incarnation, message, out as AnyEffect) // services: as for init
+    return exit !== undefined && this.settle(incarnation, message, exit)
+  }
+
+  /** Runs a handler's effect; undefined while it is suspended, which is the only time when an actor has a fiber. */
+  private run(incarnation: Incarnation, message: Message, effect: AnyEffect): AnyExit | undefined {
+    let context = Context.add(this.inside(), CurrentHandler, new Link(this, message, message.link))
     if (message.span !== undefined) context = Context.add(context, Tracer.ParentSpan, message.span)
-    const fiber = this.owner.system.fork(context, effect)
+    const { definition } = this
+    const traced = definition.traced ? Effect.withSpan(effect, `${definition.name}.${message.operation.name}`) : effect
+    const fiber = this.system.fork(context, traced)
     const exit = fiber.pollUnsafe()
     if (this.incarnation !== incarnation) {
       // the handler had its own actor stopped while it ran
@@ -206,40 +373,87 @@ export class ActorChild extends Addressee {
       if (this.fiber !== fiber) return
       this.finished = exit
       this.activity = "queued"
-      this.owner.system.ready(this)
+      this.system.ready(this)
     })
     return undefined
   }
 
   /** Answers. False when the outcome ended the incarnation. */
-  private settle(incarnation: Incarnation, message: Message, exit: Exit.Exit<unknown, unknown>): boolean {
+  private settle(incarnation: Incarnation, message: Message, exit: AnyExit): boolean {
     if (this.incarnation !== incarnation) return false
     if (Exit.isFailure(exit) && !(message.operation.reply && exit.cause.reasons.every(Cause.isFailReason))) {
-      this.end(ExitReason.fromExit(exit, false))
+      const reason = ExitReason.fromExit(exit, false)
+      if (this.resumes(message, reason)) {
+        this.current = undefined
+        return true
+      }
+      if (this.incarnation === incarnation) this.end(reason)
       return false
     }
     this.current = undefined
-    if (message.operation.reply) this.reply(message, exit)
+    if (message.operation.reply) {
+      if (Exit.isFailure(exit)) this.reply(message, exit)
+      else if (!this.answer(incarnation, message, exit.value)) return false
+    }
     return this.incarnation === incarnation
   }
 
-  private reply(message: Message, exit: Exit.Exit<unknown, unknown>): void {
-    if (message instanceof WaitingMessage && !message.answer(exit)) {
-      const { owner, id } = this
-      owner.system.emit({ _tag: "LateReply", supervisor: owner.path, child: id, operation: message.operation.name })
+  /** Whether the program decided that a crash costs the message and not the state. */
+  private resumes(message: Message, reason: ExitReason.ExitReason): boolean {
+    const { decide } = this.settings
+    if (reason._tag !== "Crash" || decide === undefined) return false
+    const { owner, id, generation } = this
+    const decision = this.system.attempt(owner.path, id, "decide", () => decide(reason), "restart")
+    if (decision === "resume" && !isDefect(reason)) {
+      const operation = message.operation.name
+      this.system.emit(owner.path, { _tag: "ChildResumed", child: id, generation, operation, exit: reason })
+      return true
     }
+    this.rare.decision = decision
+    return false
+  }
+
+  /** Answers now, or keeps the caller for later. False when that ended the incarnation. */
+  private answer(incarnation: Incarnation, message: Message, value: unknown): boolean {
+    if (!(value instanceof Later)) {
+      this.reply(message, Exit.succeed(value))
+      return true
+    }
+    if (!(message instanceof WaitingMessage)) return true
+    const { deferred } = incarnation.begun
+    deferred.add(message)
+    const from = fromOf((exit) => {
+      deferred.delete(message)
+      return this.reply(message, exit)
+    })
+    try {
+      value.register(from as never) // the handler's own types say what it may answer
+      return true
+    } catch (error) {
+      deferred.delete(message)
+      this.current = message
+      return this.settle(incarnation, message, Exit.die(error))
+    }
+  }
+
+  private reply(message: Message, exit: AnyExit): boolean {
+    if (!(message instanceof WaitingMessage)) return false
+    if (message.answer(exit)) return true
+    const { owner, id } = this
+    this.system.emit(owner.path, { _tag: "LateReply", child: id, operation: message.operation.name })
+    return false
   }
 
   /** The one who asked is answered when nothing of the incarnation is left. */
   private stopBy(message: Message): void {
-    this.current = undefined
     this.status = "down"
-    const cleanup = this.halt(ExitReason.normal)
+    const reason = message.payload as ExitReason.ExitReason // what stop sends
+    const cleanup = this.halt(reason)
     const answer = () => {
       if (message instanceof WaitingMessage) message.answer(Exit.void)
     }
     if (cleanup === undefined) answer()
     else cleanup.addObserver(answer)
-    this.owner.exited(this, ExitReason.normal, cleanup)
+    this.owner.exited(this, reason, cleanup)
   }
 }

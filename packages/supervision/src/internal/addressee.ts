@@ -18,11 +18,13 @@ import type { DropReason } from "../SupervisionEvent.ts"
 import { type Blueprint, Child, type Owner } from "./child.ts"
 import type { DeadlineList } from "./deadlines.ts"
 import type { Definition, Operation } from "./definition.ts"
+import { timeOf } from "./eventHub.ts"
 import type { Incarnation } from "./incarnation.ts"
 import { type Busy, CurrentHandler, circle } from "./link.ts"
-import { CastMessage, Mailbox, type Message, type Target, WaitingMessage } from "./mailbox.ts"
+import { CastMessage, Mailbox, type Message, OwnMessage, type Target, WaitingMessage } from "./mailbox.ts"
 import type { Runnable } from "./system.ts"
 
+/** The payload is the reason. */
 export const stopOperation: Operation = { name: "stop", reply: true, run: () => undefined }
 
 /** `idle`: nothing to do. `queued`: in the run queue. `busy`: on its turn, or a handler is suspended. */
@@ -45,6 +47,11 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
   }
 
   abstract readonly definition: Definition
+
+  get depth(): number {
+    return this.mailbox.depth
+  }
+
   abstract turn(quantum: number): number
 
   call(
@@ -62,7 +69,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
         return undefined
       }
     }
-    if (this.status === "stopped" || this.status === "stopping") {
+    if (!this.accepts(operation)) {
       settle(this.failure(new NoProcess({ target: this.path, operation: operation.name })))
       return undefined
     }
@@ -82,14 +89,14 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
     payload: unknown,
     list: DeadlineList | undefined
   ): Effect.Effect<unknown, unknown> | undefined {
-    if (this.status === "stopped" || this.status === "stopping") {
-      this.dropped(operation, "no_process")
+    if (!this.accepts(operation)) {
+      this.dropped(operation, payload, "no_process")
       return undefined
     }
     if (this.mailbox.isFull) {
       if (this.definition.overflow !== "suspend") {
         if (!this.makeRoom(operation)) {
-          this.dropped(operation, "mailbox_full")
+          this.dropped(operation, payload, "mailbox_full")
           return undefined
         }
       } else if (circle(sender.getRef(CurrentHandler), this) === undefined) {
@@ -106,21 +113,59 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
     return undefined
   }
 
-  stop(settle: (exit: Exit.Exit<unknown, unknown>) => void): WaitingMessage | undefined {
-    const sender = Fiber.getCurrent()
-    const path = circle(sender?.getRef(CurrentHandler), this)
-    if (path !== undefined && this.incarnation !== undefined) {
-      this.incarnation.stopping = true
-      settle(Exit.void)
+  /** Whether a message for this operation may wait here: for any incarnation, or for the one that it names. */
+  private accepts(operation: Operation): boolean {
+    if (this.status === "stopped" || this.status === "stopping") return false
+    const { generation } = operation
+    return generation === undefined || (generation === this.generation && this.incarnation !== undefined)
+  }
+
+  stop(
+    reason: ExitReason.ExitReason,
+    generation: number | undefined,
+    settle: (exit: Exit.Exit<unknown, unknown>) => void
+  ): WaitingMessage | undefined {
+    const operation = generation === undefined ? stopOperation : { ...stopOperation, generation }
+    if (circle(Fiber.getCurrent()?.getRef(CurrentHandler), this) !== undefined) {
+      settle(this.failure(new CallingSelf({ target: this.path, operation: "stop" })))
       return undefined
     }
-    if (this.incarnation === undefined && this.status !== "starting" && this.status !== "stopping") {
-      settle(Exit.void)
+    if (!this.accepts(operation)) {
+      settle(this.failure(new NoProcess({ target: this.path, operation: "stop" })))
       return undefined
     }
-    const message = new WaitingMessage(this, stopOperation, undefined, undefined, undefined, undefined, settle)
+    const message = new WaitingMessage(this, operation, reason, undefined, undefined, undefined, settle)
     this.enqueue(message)
     return message
+  }
+
+  /** Asks beside the mailbox: such requests are served first, also while the actor is suspended. */
+  ask(
+    operation: Operation,
+    payload: unknown,
+    list: DeadlineList | undefined,
+    settle: (exit: Exit.Exit<unknown, unknown>) => void
+  ): WaitingMessage | undefined {
+    const sender = Fiber.getCurrent()
+    const link = sender?.getRef(CurrentHandler)
+    if (circle(link, this) !== undefined) {
+      settle(this.failure(new CallingSelf({ target: this.path, operation: operation.name })))
+      return undefined
+    }
+    if (!this.accepts(operation)) {
+      settle(this.failure(new NoProcess({ target: this.path, operation: operation.name })))
+      return undefined
+    }
+    const message = new WaitingMessage(this, operation, payload, link, undefined, list, settle)
+    message.place = "taken"
+    const { rare } = this
+    ;(rare.lane ??= []).push(message)
+    this.ready()
+    return message
+  }
+
+  deliver(message: OwnMessage): void {
+    if (message.incarnation === this.incarnation) this.enqueue(message)
   }
 
   withdraw(message: WaitingMessage): void {
@@ -131,7 +176,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
     this.mailbox.remove(message)
     const { operation } = message
     if (!operation.reply) {
-      this.dropped(operation, "timeout")
+      this.dropped(operation, message.payload, "timeout")
       message.answer(Exit.void)
     } else {
       const limit = message.list?.limit ?? Duration.infinity
@@ -155,24 +200,27 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
     if (this.definition.overflow !== "dropOldest") return false
     const oldest = this.mailbox.shift()
     if (oldest === undefined) return false
-    if (oldest.operation === stopOperation) {
-      if (this.incarnation !== undefined) this.incarnation.stopping = true
+    if (oldest.operation.run === stopOperation.run) {
+      if (this.incarnation !== undefined) this.incarnation.stopping = oldest.payload as ExitReason.ExitReason // as sent
       this.refuse(oldest, undefined)
       return true
     }
-    this.dropped(oldest.operation, "mailbox_full")
+    if (oldest instanceof OwnMessage) return true
+    this.dropped(oldest.operation, oldest.payload, "mailbox_full")
     if (oldest instanceof WaitingMessage) oldest.answer(this.failure(this.full(oldest.operation)))
     return true
   }
 
+  /** Turns away a message for which there is no incarnation (any longer). What an incarnation told itself goes with it. */
   protected refuse(message: Message, reason: ExitReason.ExitReason | undefined): void {
     const { operation } = message
-    if (operation === stopOperation) {
+    if (message instanceof OwnMessage) return
+    if (operation.run === stopOperation.run) {
       if (message instanceof WaitingMessage) message.answer(Exit.void)
       return
     }
     if (!operation.reply) {
-      this.dropped(operation, reason === undefined ? "no_process" : "exit")
+      this.dropped(operation, message.payload, reason === undefined ? "no_process" : "exit")
       if (message instanceof WaitingMessage) message.answer(Exit.void)
       return
     }
@@ -183,12 +231,16 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
     )
   }
 
-  private dropped(operation: Operation, why: DropReason): void {
+  protected dropped(operation: Operation, payload: unknown, why: DropReason): void {
     const { owner, id } = this
-    owner.system.emit({ _tag: "MessageDropped", supervisor: owner.path, child: id, operation: operation.name, why })
+    const { system } = owner
+    system.emit(owner.path, { _tag: "MessageDropped", child: id, operation: operation.name, why })
+    if (!system.deadLetters.hasReaders) return
+    const time = timeOf(system.clock.currentTimeMillisUnsafe())
+    system.deadLetters.push({ target: this.path, operation: operation.name, payload, why, time })
   }
 
-  private failure(reason: CallErrorReason): Exit.Exit<never, CallError> {
+  protected failure(reason: CallErrorReason): Exit.Exit<never, CallError> {
     return Exit.fail(new CallError({ reason }))
   }
 

@@ -1,45 +1,99 @@
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
-import type * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
-import type { ExitReason } from "../ExitReason.ts"
+import type * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import type { Backoff } from "../Backoff.ts"
+import type { Decide, Decision } from "../Decision.ts"
+import * as ExitReason from "../ExitReason.ts"
+import type * as RestartIntensity from "../RestartIntensity.ts"
+import type { WaitingMessage } from "./mailbox.ts"
+import type { Registration } from "./names.ts"
+import type { AnyExit, Open, Steps } from "./process.ts"
 import type { System } from "./system.ts"
+import type { Relations } from "./relations.ts"
 
 export type Restart = "permanent" | "transient" | "temporary"
+export type Stuck = "abandon" | "wait" | "fail"
 
 /** What a child needs from its supervisor. */
 export interface Owner {
   readonly path: string
   readonly system: System
   /** An incarnation ended by itself. `cleanup` still runs its finalizers. */
-  readonly exited: (child: Child, reason: ExitReason, cleanup: Fiber.Fiber<unknown, unknown> | undefined) => void
+  readonly exited: (child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined) => void
+}
+
+export interface Budget {
+  readonly limits: RestartIntensity.Limits
+  readonly exceeded: "stop" | "escalate"
 }
 
 /** The settings of a child spec, with every default filled in. */
 export interface Settings {
   readonly restart: Restart
   readonly shutdown: Duration.Duration | "brutal"
-  readonly startLimit: Duration.Duration | undefined
+  readonly startLimit: Duration.Duration
+  readonly significant: boolean
+  readonly stuck: Stuck
+  readonly backoff: Backoff | "none" | undefined
+  readonly budget: Budget | undefined
+  readonly decide: Decide | undefined
+  readonly names: ReadonlyArray<Registration>
+  readonly layer: Layer.Layer<unknown, unknown> | undefined
 }
 
-/** The untyped content of a child spec: one per child, so the settings are shared where they can be. */
+/** A field of a spec or of options that makes no sense, and why. */
+export interface Problem {
+  readonly field: string
+  readonly problem: string
+}
+
+/** The untyped content of a child spec. */
 export abstract class Blueprint {
   readonly id: string
   readonly settings: Settings
+  readonly problem: Problem | undefined
 
-  constructor(id: string, settings: Settings) {
+  constructor(id: string, settings: Settings, problem: Problem | undefined) {
     this.id = id
     this.settings = settings
+    this.problem = problem
   }
 
+  abstract readonly kind: Child["kind"]
+  abstract with(settings: Settings, id?: string): Blueprint
   abstract make(owner: Owner, context: Context.Context<never>): Child
 }
 
 /**
- * `starting`, `up`, `restarting` (a restart failed, the next attempt is queued) and `down` (ended by itself, the supervisor
- * has not decided yet) accept messages; `stopping` and `stopped` do not.
+ * `starting`, `up`, `restarting` (waits for the next attempt) and `down` (ended by itself, the supervisor has not decided
+ * yet) accept messages; `stopping` and `stopped` do not.
  */
 export type Status = "starting" | "up" | "down" | "restarting" | "stopping" | "stopped"
+
+/** What few children have, so that the others do not pay for it. */
+export class Extras {
+  attempts = 0
+  /** The schedule of the backoff, as far as it has been stepped. */
+  next: ((reason: ExitReason.ExitReason) => Steps<Duration.Duration | undefined>) | undefined = undefined
+  /** Requests that are served before any message. */
+  lane: Array<WaitingMessage> | undefined = undefined
+  suspended = false
+  /** The message over which an actor crashed last, and how often in a row. */
+  suspect: { readonly message: object; times: number } | undefined = undefined
+  retry: { readonly cancel: () => void } | undefined = undefined
+  budget: RestartIntensity.RestartIntensity | undefined = undefined
+  restarts = 0
+  zombies = 0
+  lastExit: ExitReason.ExitReason | undefined = undefined
+  /** What the program decided about the latest crash, where that was asked before the end. */
+  decision: Decision | undefined = undefined
+  info: unknown = undefined
+  relations: Relations | undefined = undefined
+  leases: Array<() => void> | undefined = undefined
+  /** The scope of the layers that were built for this incarnation, and the context without them. */
+  layers: { readonly scope: Scope.Closeable; readonly base: Context.Context<never> } | undefined = undefined
+}
 
 /**
  * One entry of a supervisor, over all its incarnations. The supervisor drives it: `begin`, then `complete` with the outcome
@@ -47,45 +101,83 @@ export type Status = "starting" | "up" | "down" | "restarting" | "stopping" | "s
  */
 export abstract class Child {
   readonly owner: Owner
-  readonly blueprint: Blueprint
-  readonly context: Context.Context<never>
+  readonly id: string
+  settings: Settings
+  context: Context.Context<never>
   status: Status = "starting"
   generation = 0
-  /** What still runs of an incarnation that ended by itself. */
-  cleanup: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  /** When the present incarnation came up, in whole milliseconds of the system's clock. */
+  since = 0
+  ending: Ending | undefined = undefined
+  extras: Extras | undefined = undefined
 
   constructor(owner: Owner, blueprint: Blueprint, context: Context.Context<never>) {
     this.owner = owner
-    this.blueprint = blueprint
+    this.id = blueprint.id
+    this.settings = blueprint.settings
     this.context = context
   }
 
-  get id(): string {
-    return this.blueprint.id
-  }
-
-  get settings(): Settings {
-    return this.blueprint.settings
-  }
-
   get path(): string {
-    return `${this.owner.path}/${this.blueprint.id}`
+    return `${this.owner.path}/${this.id}`
+  }
+
+  get rare(): Extras {
+    return (this.extras ??= new Extras())
   }
 
   abstract readonly kind: "actor" | "effect" | "supervisor"
   abstract readonly ref: unknown
 
-  /** Starts an incarnation; a fiber when the outcome is still open. */
-  abstract begin(): Exit.Exit<unknown, unknown> | Fiber.Fiber<unknown, unknown>
-  /** Takes the outcome: nothing when it is up, else why it is not. */
-  abstract complete(exit: Exit.Exit<unknown, unknown>): ExitReason | undefined
+  /** Takes another spec of the same kind; what runs goes on. */
+  abstract adopt(blueprint: Blueprint): void
+  /** Starts an incarnation; open when the outcome is. */
+  abstract begin(): AnyExit | Open
+  /** Takes the outcome: nothing when it is up, `ignored`, or why it is not. */
+  abstract complete(exit: AnyExit): ExitReason.ExitReason | typeof ignored | undefined
   abstract activate(): void
-  /** Fences the incarnation at once; the fiber is what remains to be waited for. */
-  abstract halt(reason: ExitReason): Fiber.Fiber<unknown, unknown> | undefined
+  /** Fences the incarnation at once; what remains is to be waited for. */
+  abstract halt(reason: ExitReason.ExitReason): Open | undefined
+  /** The reason of an incarnation that was asked to stop and ended with `exit`. */
+  abstract stopped(exit: AnyExit): ExitReason.ExitReason
   abstract release(): void
+  /** Ends the incarnation from outside, as its own end. */
+  abstract kill(reason: ExitReason.ExitReason): void
+  /** Something that it is linked to has ended. */
+  abstract linkedExit(from: { readonly path: string }, reason: ExitReason.ExitReason): void
+
+  /** Tells that the child is doing well: its next crash counts as the first. */
+  progress(): void {
+    const { extras } = this
+    if (extras === undefined) return
+    extras.attempts = 0
+    extras.next = undefined
+    extras.budget = undefined
+  }
+
+  releaseNames(): void {
+    const { extras } = this
+    const leases = extras?.leases
+    if (extras === undefined || leases === undefined) return
+    extras.leases = undefined
+    for (const release of leases) release()
+  }
+
+  /** Tells those who watch this incarnation that it has ended, and passes its end on along its links. */
+  departed(reason: ExitReason.ExitReason): void {
+    // an orderly stop is what is assumed of a stopped child, so that stopping many allocates nothing
+    if (this.extras === undefined && reason === ExitReason.shutdown) return
+    this.rare.lastExit = reason
+    const relations = this.extras?.relations
+    if (relations !== undefined) relations.ended(this, reason)
+  }
 }
 
-/** The child on whose init a fiber works. While it starts, its supervisor waits for it and can do nothing else. */
-export const Initialising = Context.Reference<Child | undefined>("@tinkex/supervision/Initialising", {
-  defaultValue: () => undefined
-})
+/** The outcome of an init that had nothing to run. */
+export const ignored = Symbol.for("@tinkex/supervision/ignored")
+
+/** The end of an incarnation whose finalizers still run. */
+export interface Ending {
+  readonly reason: ExitReason.ExitReason
+  readonly open: Open
+}

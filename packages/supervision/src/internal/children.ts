@@ -1,71 +1,106 @@
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
 import { CallTimeout } from "../CallError.ts"
 import * as ExitReason from "../ExitReason.ts"
-import type { SupervisionEvent } from "../SupervisionEvent.ts"
-import type { Child, Owner } from "./child.ts"
-import type { Steps } from "./supervisorInbox.ts"
-
-type AnyFiber = Fiber.Fiber<unknown, unknown>
+import { type Child, type Owner, ignored } from "./child.ts"
+import type { Emitted } from "./eventHub.ts"
+import { takeNames } from "./names.ts"
+import { type AnyExit, type Open, type Steps, settled } from "./process.ts"
 
 /** The supervisor, as its parts see it. */
 export interface Site extends Owner {
-  readonly context: Context.Context<never>
   readonly stopping: boolean
-  readonly emit: <E extends Omit<SupervisionEvent, "time" | "supervisor">>(event: E) => void
+  readonly emit: (event: Emitted) => void
+  /** A child that must not be left behind does not stop. */
+  readonly stuck: (child: Child, limit: Duration.Duration) => void
 }
 
-/** The children of one supervisor in start order, and how each of them is started and stopped. */
+/** How the children of one supervisor are started and stopped. */
 export class Children {
-  readonly table = new Map<string, Child>()
   private readonly site: Site
-  private starting: { readonly child: Child; readonly abort: () => void } | undefined = undefined
+  private readonly starting = new Map<Child, () => void>()
 
   constructor(site: Site) {
     this.site = site
   }
 
   /** Gives up a start that is under way, of this child or of any: one that hangs must not hold up the request to end it. */
-  abortStart(id?: string): void {
-    if (id === undefined || this.starting?.child.id === id) this.starting?.abort()
+  abortStart(child?: Child): void {
+    if (child !== undefined) this.starting.get(child)?.()
+    else for (const abort of Array.from(this.starting.values())) abort()
   }
 
-  *bringUp(child: Child): Steps<ExitReason.ExitReason | undefined> {
+  isStarting(child: Child): boolean {
+    return this.starting.has(child)
+  }
+
+  /** Nothing when it is up, `ignored` when it has nothing to run, else why it did not come up. */
+  *bringUp(child: Child): Steps<ExitReason.ExitReason | typeof ignored | undefined> {
     child.status = "starting"
-    const begun = child.begin()
-    const exit = Exit.isExit(begun) ? begun : yield* this.await(child, begun)
-    const failure = child.complete(exit)
-    if (failure === undefined) {
+    const { layer, names } = child.settings
+    const taken = names.length === 0 ? undefined : takeNames(child)
+    let exit: AnyExit = taken === undefined ? Exit.void : Exit.fail(taken)
+    if (taken === undefined && layer !== undefined) exit = yield* this.build(child, layer)
+    if (Exit.isSuccess(exit)) {
+      const begun = child.begin()
+      exit = Exit.isExit(begun) ? begun : yield* this.outcome(child, begun)
+    }
+    const { system } = this.site
+    const outcome = child.complete(exit)
+    if (outcome === undefined) {
+      child.since = Math.floor(system.now())
+      system.counters.children++
       this.site.emit({ _tag: "ChildStarted", child: child.id, generation: child.generation })
       child.activate()
       return undefined
     }
-    yield* this.dispose(child, child.halt(failure))
+    yield* this.dispose(child, this.halt(child, outcome === ignored ? ExitReason.normal : outcome))
     child.status = "stopped"
-    this.site.emit({ _tag: "StartFailed", child: child.id, exit: failure })
-    return failure
+    if (outcome === ignored) this.site.emit({ _tag: "ChildIgnored", child: child.id })
+    else this.site.emit({ _tag: "StartFailed", child: child.id, exit: outcome })
+    return outcome
+  }
+
+  /** Builds the layers of a child anew: what they hold is as young as the incarnation. */
+  private *build(child: Child, layer: Layer.Layer<unknown, unknown>): Steps<AnyExit> {
+    const scope = Scope.makeUnsafe()
+    const base = child.context
+    child.rare.layers = { scope, base }
+    const building = Layer.buildWithMemoMap(layer, Layer.makeMemoMapUnsafe(), scope)
+    const fiber = this.site.system.fork(base, building)
+    const exit = fiber.pollUnsafe() ?? (yield* this.outcome(child, fiber))
+    if (exit._tag === "Success") child.context = Context.merge(base, exit.value as Context.Context<never>)
+    else fiber.interruptUnsafe()
+    return exit
   }
 
   /** Waits for a start that takes its time, unless the supervisor, or this child, is to stop meanwhile. */
-  private *await(child: Child, fiber: AnyFiber): Steps<Exit.Exit<unknown, unknown>> {
+  private *outcome(child: Child, open: Open): Steps<AnyExit> {
     const { startLimit } = child.settings
-    const outcome = Effect.callback<Exit.Exit<unknown, unknown>>((resume) => {
-      this.starting = { child, abort: () => resume(Effect.succeed(Exit.interrupt())) }
-      if (this.site.stopping) this.starting.abort()
-      return Effect.sync(fiber.addObserver((exit) => resume(Effect.succeed(exit))))
-    })
-    const exit = yield* startLimit === undefined
-      ? outcome
-      : Effect.timeoutOrElse(outcome, {
-          duration: startLimit,
-          orElse: () =>
-            Effect.succeed(Exit.die(new CallTimeout({ target: child.path, operation: "init", limit: startLimit })))
+    const { site, starting } = this
+    let aborted = site.stopping
+    let forget: (() => void) | undefined
+    let timer: { readonly cancel: () => void } | undefined
+    if (open.pollUnsafe() === undefined && !aborted) {
+      yield (wake) => {
+        starting.set(child, () => {
+          aborted = true
+          wake()
         })
-    this.starting = undefined
-    return exit
+        timer = site.system.timer(startLimit, wake)
+        forget = open.addObserver(wake)
+      }
+      timer?.cancel()
+      forget?.()
+      starting.delete(child)
+    }
+    if (aborted) return Exit.interrupt()
+    const late = () => new CallTimeout({ target: child.path, operation: "init", limit: startLimit })
+    return open.pollUnsafe() ?? Exit.die(late())
   }
 
   *stop(child: Child): Steps<void> {
@@ -73,68 +108,139 @@ export class Children {
     this.retire(child)
   }
 
-  /** The child stays down unless somebody asks for it; a temporary one is forgotten. */
+  /** The child stays down unless somebody asks for it. */
   retire(child: Child): void {
+    const { extras } = child
+    extras?.retry?.cancel()
+    if (extras !== undefined) extras.retry = undefined
     child.status = "stopped"
-    if (child.settings.restart === "temporary") this.table.delete(child.id)
     child.release()
   }
 
-  /** Ends the incarnation, if there is one. Between this and a start, messages wait; `release` turns them away. */
+  /** Ends the incarnation, if there is one. Between this and a start, messages wait; `retire` turns them away. */
   *takeDown(child: Child): Steps<void> {
-    const running = child.status === "up"
-    if (running || child.status === "down") {
+    const { ending } = child
+    if (child.status === "up") {
       child.status = "stopping"
-      const cleanup = child.halt(ExitReason.shutdown) ?? child.cleanup
-      child.cleanup = undefined
-      yield* this.dispose(child, cleanup)
-      if (running) this.site.emit({ _tag: "ChildStopped", child: child.id, generation: child.generation })
+      const exit = yield* this.dispose(child, this.halt(child, ExitReason.shutdown))
+      const reason = exit === undefined ? ExitReason.shutdown : child.stopped(exit)
+      if (exit !== undefined) this.reportStop(child, reason)
+      this.site.system.counters.children--
+      this.site.emit({ _tag: "ChildStopped", child: child.id, generation: child.generation })
+      child.departed(ExitReason.isClean(reason) && reason._tag !== "Normal" ? reason : ExitReason.shutdown)
+    } else if (ending !== undefined) {
+      child.status = "stopping"
+      child.ending = undefined
+      yield* this.dispose(child, ending.open)
+      this.departed(child, this.final(child, ending.reason, ending.open))
     }
+    child.extras?.retry?.cancel()
     child.status = "starting"
   }
 
-  /** Calls `done` when nothing is left of an incarnation that ended by itself, unless a stop waits for that instead. */
-  afterCleanup(child: Child, cleanup: AnyFiber | undefined, done: () => void): void {
-    if (cleanup === undefined || cleanup.pollUnsafe() !== undefined) {
-      this.reportCleanup(child, cleanup)
-      done()
+  /** An incarnation ended by itself: calls `done` when nothing is left of it, unless a stop waits for that instead. */
+  ended(
+    child: Child,
+    reason: ExitReason.ExitReason,
+    cleanup: Open | undefined,
+    done: (reason: ExitReason.ExitReason) => void
+  ): void {
+    const open = this.closing(child, cleanup)
+    if (open === undefined || open.pollUnsafe() !== undefined) {
+      const final = this.final(child, reason, open)
+      this.departed(child, final)
+      done(final)
       return
     }
-    child.cleanup = cleanup
-    this.site.system.fork(
-      this.site.context,
-      Effect.gen(() => this.awaitCleanup(child, cleanup, done))
-    )
+    child.ending = { reason, open }
+    this.site.system.run(this.awaitEnd(child, reason, open, done))
   }
 
-  private *awaitCleanup(child: Child, cleanup: AnyFiber, done: () => void): Steps<void> {
-    yield* this.dispose(child, cleanup, () => child.cleanup === cleanup)
-    if (child.cleanup !== cleanup) return
-    child.cleanup = undefined
-    done()
-  }
-
-  /** Waits as long as the child's shutdown allows for what is left of an incarnation, then leaves it behind. */
-  private *dispose(child: Child, cleanup: AnyFiber | undefined, current: () => boolean = () => true): Steps<void> {
-    if (cleanup === undefined) return
-    const { shutdown } = child.settings
-    const { generation } = child
-    if (cleanup.pollUnsafe() === undefined && shutdown !== "brutal") {
-      yield* Duration.isFinite(shutdown) ? Effect.timeoutOption(Fiber.await(cleanup), shutdown) : Fiber.await(cleanup)
-    }
+  private *awaitEnd(
+    child: Child,
+    reason: ExitReason.ExitReason,
+    open: Open,
+    done: (reason: ExitReason.ExitReason) => void
+  ): Steps<void> {
+    const current = () => child.ending?.open === open
+    yield* this.dispose(child, open, current)
     if (!current()) return
-    if (cleanup.pollUnsafe() !== undefined) return this.reportCleanup(child, cleanup)
-    const limit = shutdown === "brutal" ? Duration.zero : shutdown
-    this.site.emit({ _tag: "Zombie", child: child.id, generation, limit })
-    cleanup.addObserver((exit) => {
-      this.site.emit({ _tag: "ZombieEnded", child: child.id, generation, exit: ExitReason.fromExit(exit, true) })
-    })
+    child.ending = undefined
+    const final = this.final(child, reason, open)
+    this.departed(child, final)
+    done(final)
   }
 
-  private reportCleanup(child: Child, cleanup: AnyFiber | undefined): void {
-    const exit = cleanup?.pollUnsafe()
-    if (exit === undefined || Exit.isSuccess(exit)) return
-    const reason = ExitReason.fromExit(exit, true)
-    if (!ExitReason.isClean(reason)) this.site.emit({ _tag: "ShutdownError", child: child.id, exit: reason })
+  private departed(child: Child, exit: ExitReason.ExitReason): void {
+    const { id, generation } = child
+    this.site.system.counters.children--
+    this.site.emit({ _tag: "ChildExited", child: id, generation, exit })
+    child.departed(exit)
+  }
+
+  /** A finalizer that dies turns a clean end into a crash, and is reported beside any other. */
+  private final(child: Child, reason: ExitReason.ExitReason, open: Open | undefined): ExitReason.ExitReason {
+    const exit = open?.pollUnsafe()
+    if (exit === undefined || Exit.isSuccess(exit)) return reason
+    const failure = ExitReason.fromExit(exit, true)
+    if (ExitReason.isClean(failure)) return reason
+    if (ExitReason.isClean(reason)) return failure
+    this.site.emit({ _tag: "ShutdownError", child: child.id, exit: failure })
+    return reason
+  }
+
+  private reportStop(child: Child, reason: ExitReason.ExitReason): void {
+    if (ExitReason.isClean(reason) && !(reason._tag === "Normal" && child.settings.restart === "permanent")) return
+    this.site.emit({ _tag: "ShutdownError", child: child.id, exit: reason })
+  }
+
+  halt(child: Child, reason: ExitReason.ExitReason): Open | undefined {
+    return this.closing(child, child.halt(reason))
+  }
+
+  /** The names are free at once; the layers are closed when nothing of the child is left. */
+  private closing(child: Child, cleanup: Open | undefined): Open | undefined {
+    child.releaseNames()
+    const { extras } = child
+    const layers = extras?.layers
+    if (extras === undefined || layers === undefined) return cleanup
+    extras.layers = undefined
+    child.context = layers.base
+    const awaited = Effect.callback<AnyExit>((resume) => {
+      if (cleanup === undefined) resume(Effect.succeed(Exit.void))
+      else cleanup.addObserver((exit) => resume(Effect.succeed(exit)))
+    })
+    const close = Effect.flatMap(awaited, (exit) => Effect.andThen(Scope.close(layers.scope, Exit.void), exit))
+    return this.site.system.fork(layers.base, close)
+  }
+
+  /** Waits as long as the child's shutdown allows for what is left of an incarnation; then its spec says what to do. */
+  private *dispose(
+    child: Child,
+    open: Open | undefined,
+    current: () => boolean = () => true
+  ): Steps<AnyExit | undefined> {
+    if (open === undefined) return undefined
+    const { shutdown, stuck } = child.settings
+    const { generation } = child
+    const { site } = this
+    const { system } = site
+    const limit = shutdown === "brutal" ? Duration.zero : shutdown
+    let exit = open.pollUnsafe()
+    if (exit === undefined && Duration.toMillis(limit) > 0) exit = yield* settled(system, open, limit)
+    if (exit !== undefined || !current()) return exit
+    const { rare } = child
+    rare.zombies++
+    system.counters.zombies++
+    site.emit({ _tag: "Zombie", child: child.id, generation, limit })
+    open.addObserver((exit) => {
+      rare.zombies--
+      system.counters.zombies--
+      const reason = child.stopped(exit)
+      site.emit({ _tag: "ZombieEnded", child: child.id, generation, exit: reason })
+    })
+    if (stuck === "wait") return yield* settled(system, open, Duration.infinity)
+    if (stuck === "fail") site.stuck(child, limit)
+    return undefined
   }
 }

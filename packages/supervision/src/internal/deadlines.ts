@@ -1,4 +1,4 @@
-import * as Clock from "effect/Clock"
+import type * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -15,6 +15,9 @@ export interface Timed {
 /** Rounding of the clock's nanoseconds, in milliseconds. */
 const tolerance = 0.0005
 
+/** A list that ran empty keeps its sleeper for as long as this, in milliseconds, for the next wait with the same limit. */
+const patience = 10_000
+
 /**
  * All waits with one and the same limit. They expire in the order in which they began, so a linked list and a single
  * sleeper replace a timer per wait.
@@ -28,11 +31,19 @@ export class DeadlineList {
   private last: Timed | undefined = undefined
   private sleeper: Fiber.Fiber<void> | undefined = undefined
   private readonly sleep: Effect.Effect<void>
+  private readonly ended: () => void
 
-  constructor(context: Context.Context<never>, clock: Clock.Clock, limit: Duration.Duration) {
+  constructor(
+    context: Context.Context<never>,
+    clock: Clock.Clock,
+    limit: Duration.Duration,
+    /** Nothing of this list waits any longer, and nobody sleeps for it. */
+    ended: () => void
+  ) {
     this.clock = clock
     this.context = context
     this.limit = limit
+    this.ended = ended
     this.millis = Duration.toMillis(limit)
     this.sleep = Effect.whileLoop({
       while: () => this.first !== undefined,
@@ -55,7 +66,9 @@ export class DeadlineList {
       const sleeper = Effect.runForkWith(this.context)(this.sleep)
       this.sleeper = sleeper
       sleeper.addObserver(() => {
+        if (this.sleeper !== sleeper) return
         this.sleeper = undefined
+        this.ended()
       })
     }
   }
@@ -69,18 +82,49 @@ export class DeadlineList {
     else later.earlier = earlier
     timed.earlier = undefined
     timed.later = undefined
+    if (this.first === undefined && this.millis > patience) this.close()
   }
 
   private expireDue(): void {
     const now = this.now() + tolerance
     while (this.first !== undefined && this.first.due <= now) {
       const timed = this.first
-      this.remove(timed)
+      const { later } = timed
+      this.first = later
+      if (later === undefined) this.last = undefined
+      else later.earlier = undefined
+      timed.later = undefined
       timed.expire()
     }
   }
 
   close(): void {
-    this.sleeper?.interruptUnsafe()
+    const { sleeper } = this
+    this.sleeper = undefined
+    sleeper?.interruptUnsafe()
+    this.ended()
+  }
+}
+
+/** A wait for nothing but the time. */
+export class Timer implements Timed {
+  due = 0
+  earlier: Timed | undefined = undefined
+  later: Timed | undefined = undefined
+  private readonly list: DeadlineList
+  private readonly run: () => void
+
+  constructor(list: DeadlineList, run: () => void) {
+    this.list = list
+    this.run = run
+    list.add(this)
+  }
+
+  expire(): void {
+    this.run()
+  }
+
+  cancel(): void {
+    this.list.remove(this)
   }
 }

@@ -1,7 +1,9 @@
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type { ExitReason } from "../ExitReason.ts"
 
 /**
- * How many messages may wait, and what happens to one more.
+ * How many messages may wait, what happens to one more, and what happens to those that wait when the actor is restarted.
  *
  * @category options
  * @since 0.1.0
@@ -11,6 +13,16 @@ export interface MailboxOptions {
   readonly capacity?: number | "unbounded" | undefined
   /** What a full mailbox does with one more message. Default `"suspend"`. */
   readonly overflow?: "suspend" | "reject" | "dropNewest" | "dropOldest" | undefined
+  /**
+   * What the next incarnation finds in the mailbox: nothing (`drop`, default; each loss is told), all that waited but not
+   * the message during which the last one ended (`keepOthers`), or that one again too (`keep`: at least once).
+   */
+  readonly acrossRestart?: "drop" | "keep" | "keepOthers" | undefined
+  /**
+   * With `keep`: crashes in a row over one and the same message until it is set aside as a dead letter. A whole number from
+   * 1. Default 3.
+   */
+  readonly quarantineAfter?: number | undefined
 }
 
 /** The engine's view of a handler: the protocol's types stay outside. */
@@ -18,53 +30,104 @@ export interface Operation {
   readonly name: string
   readonly reply: boolean
   readonly run: (self: unknown, payload: unknown) => unknown
+  /** Set when it may only reach this incarnation. */
+  readonly generation?: number
 }
 
 export interface Definition {
   readonly name: string
   readonly init: (arg: unknown) => unknown
+  readonly started: ((self: unknown) => unknown) | undefined
+  readonly exit: ((self: unknown, signal: unknown) => unknown) | undefined
+  readonly terminate: ((self: unknown, reason: ExitReason) => unknown) | undefined
   readonly calls: ReadonlyArray<Operation>
   readonly casts: ReadonlyArray<Operation>
   readonly capacity: number
   readonly overflow: "suspend" | "reject" | "dropNewest" | "dropOldest"
+  readonly acrossRestart: "drop" | "keep" | "keepOthers"
+  readonly quarantineAfter: number
+  readonly traced: boolean
 }
 
 type Untyped = (self: unknown, payload?: unknown) => unknown
-type AnyGenerator = Generator<Effect.Effect<unknown, unknown, unknown>, unknown, never>
+type AnyGenerator = Generator<Effect.Effect<unknown, unknown, unknown>, unknown, unknown>
+type State = IteratorResult<Effect.Effect<unknown, unknown, unknown>, unknown>
 
 const GeneratorFunction = Object.getPrototypeOf(function* () {}).constructor as new () => unknown // has no global name
 
-/** Generator handlers are lifted once per class, so that a message costs one small closure and not a new function object. */
-const lift = (handler: Untyped): Untyped =>
+/** Works through a generator for as long as it yields outcomes; what has to be run goes on as an Effect. */
+const advance = (generator: AnyGenerator): Effect.Effect<unknown, unknown, unknown> => {
+  let state: State = generator.next()
+  while (state.done !== true) {
+    const effect = state.value
+    if (!Exit.isExit(effect)) return Effect.gen(() => resumed(generator, state))
+    if (effect._tag === "Failure") return effect
+    state = generator.next(effect.value)
+  }
+  return Exit.succeed(state.value)
+}
+
+/** The generator from where it is, for `Effect.gen`, which only ever calls `next`. */
+const resumed = (generator: AnyGenerator, state: State): Generator<Effect.Effect<unknown, unknown>, unknown, never> => {
+  let first: State | undefined = state
+  const next = (value: unknown): State => {
+    if (first === undefined) return generator.next(value)
+    const current = first
+    first = undefined
+    return current
+  }
+  return { next } as unknown as Generator<Effect.Effect<unknown, unknown>, unknown, never> // the other members are unused
+}
+
+/** Generator handlers are lifted once per class, so that a message costs a generator and no new function. */
+export const lift = (handler: Untyped): Untyped =>
   handler instanceof GeneratorFunction
-    ? (self, payload) => Effect.gen(() => handler(self, payload) as AnyGenerator) // just tested
+    ? (self, payload) => advance(handler(self, payload) as AnyGenerator) // just tested
     : handler
+
+/** The same for a handler that is written where it is used. */
+export const perform = (work: Untyped, self: unknown, payload?: unknown): unknown =>
+  work instanceof GeneratorFunction ? advance(work(self, payload) as AnyGenerator) : work(self, payload)
 
 const operations = (handlers: object | undefined, reply: boolean): ReadonlyArray<Operation> =>
   Object.entries(handlers ?? {}).map(([name, handler]) => ({ name, reply, run: lift(handler) }))
+
+const count = (actor: string, field: string, value: number, alternative: string): number => {
+  if (Number.isSafeInteger(value) && value > 0) return value
+  throw new RangeError(`Actor "${actor}": ${field} is ${value}. Give a whole number from 1${alternative}.`)
+}
 
 export const define = (
   name: string,
   options: {
     readonly init: unknown
+    readonly started?: unknown
+    readonly exit?: unknown
+    readonly terminate?: unknown
     readonly call?: object
     readonly cast?: object
     readonly mailbox?: MailboxOptions | undefined
+    readonly traced?: boolean | undefined
   }
 ): Definition => {
-  const capacity = options.mailbox?.capacity ?? 1024
-  if (capacity !== "unbounded" && !(Number.isSafeInteger(capacity) && capacity > 0)) {
-    throw new RangeError(
-      `Actor "${name}": mailbox.capacity is ${capacity}. Give a whole number from 1, or "unbounded".`
-    )
+  const { capacity = 1024, quarantineAfter = 3, overflow, acrossRestart } = options.mailbox ?? {}
+  // what the handlers take and give was checked where the actor was written
+  const optional = (handler: unknown) => (handler === undefined ? undefined : lift(handler as Untyped))
+  if (typeof options.init !== "function") {
+    throw new TypeError(`Actor "${name}": init is ${String(options.init)}. Give a function that makes the state.`)
   }
-  const init = options.init as Untyped // the argument is checked where the child spec is made
   return {
     name,
-    init: lift(init),
+    init: lift(options.init as Untyped),
+    started: optional(options.started),
+    exit: optional(options.exit),
+    terminate: optional(options.terminate) as Definition["terminate"],
     calls: operations(options.call, true),
     casts: operations(options.cast, false),
-    capacity: capacity === "unbounded" ? Infinity : capacity,
-    overflow: options.mailbox?.overflow ?? "suspend"
+    capacity: capacity === "unbounded" ? Infinity : count(name, "mailbox.capacity", capacity, `, or "unbounded"`),
+    overflow: overflow ?? "suspend",
+    acrossRestart: acrossRestart ?? "drop",
+    quarantineAfter: count(name, "mailbox.quarantineAfter", quarantineAfter, ""),
+    traced: options.traced ?? false
   }
 }

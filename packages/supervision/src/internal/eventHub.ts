@@ -5,48 +5,47 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { SupervisionEvent } from "../SupervisionEvent.ts"
 
-/** Events that one slow reader may be behind before it loses the oldest; also the number that a late reader still sees. */
+/** Items that one slow reader may be behind before it loses the oldest. */
 const readerCapacity = 1024
+/** Events that a late reader still sees. */
 const historyCapacity = 256
 
-class Reader {
-  private buffer: Array<SupervisionEvent>
+/** A reader of a hub: a bounded buffer and a way to be woken. */
+class Reader<In, Out> {
+  private buffer: Array<In> = []
   private missed = 0
   private wake: ((effect: Effect.Effect<void>) => void) | undefined = undefined
-  private readonly about: (event: SupervisionEvent) => boolean
+  private readonly accept: (item: In) => boolean
+  private readonly show: (items: ReadonlyArray<In>, missed: number) => ReadonlyArray<Out>
 
-  constructor(history: ReadonlyArray<SupervisionEvent>, about: (event: SupervisionEvent) => boolean) {
-    this.about = about
-    this.buffer = history.filter(about)
+  constructor(
+    accept: (item: In) => boolean,
+    show: (items: ReadonlyArray<In>, missed: number) => ReadonlyArray<Out>,
+    past: ReadonlyArray<In>
+  ) {
+    this.accept = accept
+    this.show = show
+    this.buffer = past.filter(accept)
   }
 
-  push(event: SupervisionEvent): void {
-    if (!this.about(event)) return
+  push(item: In): void {
+    if (!this.accept(item)) return
     if (this.buffer.length >= readerCapacity) {
       this.buffer.shift()
       this.missed++
     }
-    this.buffer.push(event)
+    this.buffer.push(item)
     this.resume()
   }
 
   resume(): void {
-    const wake = this.wake
+    const { wake } = this
     this.wake = undefined
     wake?.(Effect.void)
   }
 
-  take(): Arr.NonEmptyReadonlyArray<SupervisionEvent> | undefined {
-    if (!Arr.isArrayNonEmpty(this.buffer)) return undefined
-    const [first] = this.buffer
-    const { missed } = this
-    const taken: Arr.NonEmptyReadonlyArray<SupervisionEvent> =
-      missed === 0
-        ? this.buffer
-        : [
-            { _tag: "EventsMissed", supervisor: first.supervisor, child: first.child, time: first.time, count: missed },
-            ...this.buffer
-          ]
+  take(): ReadonlyArray<Out> {
+    const taken = this.show(this.buffer, this.missed)
     this.missed = 0
     this.buffer = []
     return taken
@@ -60,25 +59,17 @@ class Reader {
   })
 }
 
-/** Fans events out to readers that each have their own bounded buffer, so that none can hold up the tree or another. */
-export class EventHub {
-  private readonly readers = new Set<Reader>()
-  private readonly history: Array<SupervisionEvent> = []
-  private oldest = 0
+/** Hands items to readers that each have their own bounded buffer, so that none can hold up the tree or another. */
+export class Hub<In> {
+  private readonly readers = new Set<Reader<In, unknown>>()
   private closed = false
 
   get hasReaders(): boolean {
     return this.readers.size > 0
   }
 
-  push(event: SupervisionEvent): void {
-    if (this.history.length < historyCapacity) {
-      this.history.push(event)
-    } else {
-      this.history[this.oldest] = event
-      this.oldest = (this.oldest + 1) % historyCapacity
-    }
-    for (const reader of this.readers) reader.push(event)
+  push(item: In): void {
+    for (const reader of this.readers) reader.push(item)
   }
 
   close(): void {
@@ -86,11 +77,14 @@ export class EventHub {
     for (const reader of this.readers) reader.resume()
   }
 
-  stream(about: (event: SupervisionEvent) => boolean): Stream.Stream<SupervisionEvent> {
+  stream<Out>(
+    accept: (item: In) => boolean,
+    show: (items: ReadonlyArray<In>, missed: number) => ReadonlyArray<Out>,
+    past: () => ReadonlyArray<In> = () => []
+  ): Stream.Stream<Out> {
     const subscribe = Effect.acquireRelease(
       Effect.sync(() => {
-        const past = [...this.history.slice(this.oldest), ...this.history.slice(0, this.oldest)]
-        const reader = new Reader(past, about)
+        const reader = new Reader<In, Out>(accept, show, past())
         this.readers.add(reader)
         return reader
       }),
@@ -98,13 +92,68 @@ export class EventHub {
     )
     return Stream.unwrap(
       Effect.map(subscribe, (reader) => {
-        const pull: Effect.Effect<Arr.NonEmptyReadonlyArray<SupervisionEvent>, Cause.Done> = Effect.suspend(() => {
-          const events = reader.take()
-          if (events !== undefined) return Effect.succeed(events)
+        const pull: Effect.Effect<Arr.NonEmptyReadonlyArray<Out>, Cause.Done> = Effect.suspend(() => {
+          const items = reader.take()
+          if (Arr.isReadonlyArrayNonEmpty(items)) return Effect.succeed(items)
           return this.closed ? Cause.done() : Effect.andThen(reader.wait, pull)
         })
         return Stream.fromPull(Effect.succeed(pull))
       })
+    )
+  }
+}
+
+/** An event as it is emitted: where and when are added once, and become a `SupervisionEvent` only if somebody reads it. */
+export type Emitted = SupervisionEvent extends infer E
+  ? E extends SupervisionEvent
+    ? Omit<E, "time" | "supervisor">
+    : never
+  : never
+
+export class Stamped {
+  readonly supervisor: string
+  readonly millis: number
+  readonly event: Emitted
+
+  constructor(supervisor: string, millis: number, event: Emitted) {
+    this.supervisor = supervisor
+    this.millis = millis
+    this.event = event
+  }
+
+  show(): SupervisionEvent {
+    // an emitted event lacks exactly the two fields that are added here
+    return { ...this.event, supervisor: this.supervisor, time: timeOf(this.millis) } as SupervisionEvent
+  }
+}
+
+/** The events of a tree. The latest are kept, so that a reader that comes late still sees how it began. */
+export class EventHub extends Hub<Stamped> {
+  private readonly history: Array<Stamped> = []
+  private oldest = 0
+
+  override push(event: Stamped): void {
+    if (this.history.length < historyCapacity) {
+      this.history.push(event)
+    } else {
+      this.history[this.oldest] = event
+      this.oldest = (this.oldest + 1) % historyCapacity
+    }
+    if (this.hasReaders) super.push(event)
+  }
+
+  events(path: string): Stream.Stream<SupervisionEvent> {
+    const below = `${path}/`
+    return this.stream(
+      (event) => event.supervisor === path || event.supervisor.startsWith(below),
+      (events, missed) => {
+        const shown = events.map((event) => event.show())
+        const [first] = shown
+        if (missed === 0 || first === undefined) return shown
+        const { child, supervisor, time } = first
+        return [{ _tag: "EventsMissed" as const, supervisor, child, time, count: missed }, ...shown]
+      },
+      () => [...this.history.slice(this.oldest), ...this.history.slice(0, this.oldest)]
     )
   }
 }

@@ -1,33 +1,80 @@
-import * as Effect from "effect/Effect"
-import type { Self } from "../Actor.ts"
-
-/** What an incarnation needs from its actor. */
-interface Host {
-  readonly id: string
-  readonly ready: () => void
-}
+import * as ExitReason from "../ExitReason.ts"
+import type { Down, Self, Timers } from "../Actor.ts"
+import { type Target, childOf } from "./target.ts"
+import { type Body, Life, type Work } from "./life.ts"
+import { bind, isPresent, unbind } from "./relations.ts"
 
 /** What is fenced: the handlers of an incarnation only ever see their own. */
 export class Incarnation implements Self<unknown> {
   state: unknown
   readonly generation: number
-  readonly #actor: Host
-  stopping = false
+  readonly #body: Body
+  /** Set when the actor is to end after the present message. */
+  stopping: ExitReason.ExitReason | undefined = undefined
+  life: Life | undefined = undefined
 
-  constructor(actor: Host, generation: number, state: unknown) {
-    this.#actor = actor
+  constructor(body: Body, generation: number, state: unknown) {
+    this.#body = body
     this.generation = generation
     this.state = state
   }
 
   get id(): string {
-    return this.#actor.id
+    return this.#body.id
   }
 
-  get stop(): Effect.Effect<void> {
-    return Effect.sync(() => {
-      this.stopping = true
-      this.#actor.ready()
-    })
+  get path(): string {
+    return this.#body.path
+  }
+
+  get begun(): Life {
+    return (this.life ??= new Life(this.#body, this))
+  }
+
+  stop(reason: ExitReason.ExitReason = ExitReason.normal): void {
+    this.stopping = reason
+    this.#body.activate()
+  }
+
+  continue(run: Work): void {
+    this.begun.continue(run)
+    this.#body.activate()
+  }
+
+  get timers(): Timers<unknown> {
+    return this.begun
+  }
+
+  progress(): void {
+    if (this.#isCurrent) this.#body.progress()
+  }
+
+  watch(target: Target, notify: (self: Self<unknown>, down: Down) => unknown): void {
+    const child = childOf(target)
+    this.begun.watch(child, (self, generation, exit) => notify(self, { target: child.path, generation, exit }))
+  }
+
+  unwatch(target: Target): void {
+    this.life?.unwatch(childOf(target))
+  }
+
+  link(target: Target): void {
+    const body = this.#body
+    const child = childOf(target)
+    if (!this.#isCurrent || child === body) return
+    if (isPresent(child)) bind(body, child)
+    else body.system.post(() => this.#isCurrent && body.linkedExit(child, noProcess))
+  }
+
+  unlink(target: Target): void {
+    unbind(this.#body, childOf(target))
+  }
+
+  get #isCurrent(): boolean {
+    const body = this.#body
+    return body.generation === this.generation && body.status === "up"
   }
 }
+
+/** The reason that reaches whoever links to something that is not there. */
+export const noProcess = ExitReason.crash("no process")

@@ -47,6 +47,39 @@ export class CastMessage implements Message {
   }
 }
 
+/** Something that an incarnation told itself to do later. It is handled by that incarnation or not at all. */
+export class OwnMessage implements Message {
+  readonly operation: Operation
+  readonly incarnation: object
+  /** Taken back when false. */
+  readonly token: { readonly live: boolean }
+  next: Message | undefined = undefined
+  previous: Message | undefined = undefined
+  place: Place = "queued"
+
+  constructor(operation: Operation, incarnation: object, token: { readonly live: boolean }) {
+    this.operation = operation
+    this.incarnation = incarnation
+    this.token = token
+  }
+
+  get payload(): undefined {
+    return undefined
+  }
+
+  get link(): undefined {
+    return undefined
+  }
+
+  get span(): undefined {
+    return undefined
+  }
+
+  get waiting(): boolean {
+    return false
+  }
+}
+
 /** What a waiting message needs from the actor that it was sent to. */
 export interface Target {
   readonly withdraw: (message: WaitingMessage) => void
@@ -155,6 +188,20 @@ export class Mailbox {
       message.place = "outside"
       this.outside ??= message
     }
+  }
+
+  /** Puts a message back to where it was taken from. */
+  unshift(message: Message): void {
+    message.place = "queued"
+    message.next = this.head
+    if (this.head === undefined) this.tail = message
+    else this.head.previous = message
+    this.head = message
+    this.size++
+  }
+
+  get depth(): number {
+    return this.size
   }
 
   shift(): Message | undefined {

@@ -1,9 +1,14 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
+import * as Exit from "effect/Exit"
+import { CallError, NoProcess } from "../CallError.ts"
+import * as ExitReason from "../ExitReason.ts"
 import type { Addressee } from "./addressee.ts"
 import type { DeadlineList } from "./deadlines.ts"
 import type { Operation } from "./definition.ts"
+import type { Incarnation } from "./incarnation.ts"
+import { TargetId } from "./target.ts"
 
 const defaultLimit = Duration.seconds(5)
 
@@ -56,29 +61,75 @@ Cast.prototype = Effectable.Prototype<Cast>({
   }
 })
 
-type Client = Record<string, (payload: unknown) => Effect.Effect<unknown, unknown>>
+type AnyEffect = Effect.Effect<unknown, unknown>
+type Client = Record<string, (payload: unknown) => AnyEffect>
+
+const request = (name: string, run: (self: Incarnation, payload: unknown, actor: Addressee) => unknown) => ({
+  name,
+  run
+})
+
+const getState = request("getState", (self) => self.state)
+const replaceState = request("replaceState", (self, change) => {
+  try {
+    return (self.state = (change as (state: unknown) => unknown)(self.state)) // checked where it was passed
+  } catch (error) {
+    return new Refused(error)
+  }
+})
+const suspend = request("suspend", (_self, _payload, actor) => {
+  actor.rare.suspended = true
+})
+const resume = request("resume", (_self, _payload, actor) => {
+  actor.rare.suspended = false
+})
+const identify = request("incarnation", (self) => self.generation)
+
+/** A change of state that threw: its caller dies of it, the actor goes on as it was. */
+class Refused {
+  readonly error: unknown
+
+  constructor(error: unknown) {
+    this.error = error
+  }
+}
 
 /** The client objects are made at the first use: a ref that only travels costs nothing but itself. */
 class Ref {
   readonly #actor: Addressee
   readonly #list: DeadlineList | undefined
+  readonly generation: number | undefined
   #call: Client | undefined = undefined
   #cast: Client | undefined = undefined
 
-  constructor(actor: Addressee, limit: Duration.Duration) {
+  constructor(actor: Addressee, list: DeadlineList | undefined, generation: number | undefined) {
     this.#actor = actor
-    this.#list = actor.owner.system.deadline(limit)
+    this.#list = list
+    this.generation = generation
+  }
+
+  get [TargetId](): Addressee {
+    return this.#actor
   }
 
   get id(): string {
     return this.#actor.id
   }
 
+  get path(): string {
+    return this.#actor.path
+  }
+
+  #bound(operation: Operation): Operation {
+    return this.generation === undefined ? operation : { ...operation, generation: this.generation }
+  }
+
   get call(): Client {
     if (this.#call === undefined) {
       const [actor, list] = [this.#actor, this.#list]
       const client: Client = (this.#call = {})
-      for (const operation of actor.definition.calls) {
+      for (const handler of actor.definition.calls) {
+        const operation = this.#bound(handler)
         client[operation.name] = (payload) => new Call(actor, operation, payload, list)
       }
     }
@@ -89,7 +140,8 @@ class Ref {
     if (this.#cast === undefined) {
       const [actor, list] = [this.#actor, this.#list]
       const client: Client = (this.#cast = {})
-      for (const operation of actor.definition.casts) {
+      for (const handler of actor.definition.casts) {
+        const operation = this.#bound(handler)
         const bare = new Cast(actor, operation, undefined, list)
         client[operation.name] = (payload) => (payload === undefined ? bare : new Cast(actor, operation, payload, list))
       }
@@ -98,12 +150,105 @@ class Ref {
   }
 
   within(limit: Duration.Input): Ref {
-    return new Ref(this.#actor, Duration.fromInputUnsafe(limit))
+    return new Ref(this.#actor, this.#actor.owner.system.deadline(Duration.fromInputUnsafe(limit)), this.generation)
   }
 
-  get stop(): Effect.Effect<unknown, unknown> {
-    return Effect.callback((settle) => this.#actor.stop(settle))
+  get stop(): AnyEffect {
+    return this.stopWith(ExitReason.normal)
+  }
+
+  stopWith(reason: ExitReason.ExitReason): AnyEffect {
+    return Effect.callback((settle) => this.#actor.stop(reason, this.generation, settle))
+  }
+
+  get kill(): AnyEffect {
+    return Effect.sync(() => {
+      if (this.generation === undefined || this.generation === this.#actor.generation)
+        this.#actor.kill(ExitReason.killed)
+    })
+  }
+
+  #ask(
+    { name, run }: { name: string; run: (self: Incarnation, payload: unknown, actor: Addressee) => unknown },
+    payload?: unknown
+  ): AnyEffect {
+    const actor = this.#actor
+    const operation = this.#bound({
+      name,
+      reply: true,
+      run: (self, payload) => run(self as Incarnation, payload, actor) // only incarnations run operations
+    })
+    return Effect.callback((settle) => actor.ask(operation, payload, this.#list, settle))
+  }
+
+  get getState(): AnyEffect {
+    return this.#ask(getState)
+  }
+
+  replaceState(change: (state: unknown) => unknown): AnyEffect {
+    return Effect.flatMap(this.#ask(replaceState, change), (state) =>
+      state instanceof Refused ? Effect.die(state.error) : Effect.succeed(state)
+    )
+  }
+
+  get suspend(): AnyEffect {
+    return this.#ask(suspend)
+  }
+
+  get resume(): AnyEffect {
+    return this.#ask(resume)
+  }
+
+  get incarnation(): AnyEffect {
+    return Effect.map(this.#ask(identify), (generation) => new Ref(this.#actor, this.#list, generation as number)) // as asked
   }
 }
 
-export const makeRef = (actor: Addressee): unknown => new Ref(actor, defaultLimit)
+export const makeRef = (actor: Addressee, generation?: number): unknown =>
+  new Ref(actor, actor.owner.system.deadline(defaultLimit), generation)
+
+/** A ref that looks for its actor anew with every message. */
+export const makeNamedRef = (
+  name: string,
+  definition: Addressee["definition"],
+  find: () => Addressee | undefined,
+  limit: Duration.Duration = defaultLimit
+): unknown => {
+  const ref = (): Ref | undefined => {
+    const actor = find()
+    return actor === undefined ? undefined : new Ref(actor, actor.owner.system.deadline(limit), undefined)
+  }
+  const ask = (operation: string, use: (ref: Ref) => AnyEffect): AnyEffect =>
+    Effect.suspend(() => {
+      const found = ref()
+      if (found !== undefined) return use(found)
+      return Exit.fail(new CallError({ reason: new NoProcess({ target: name, operation }) }))
+    })
+  const call: Client = {}
+  const cast: Client = {}
+  for (const { name } of definition.calls)
+    call[name] = (payload) => ask(name, (ref) => ref.call[name]?.(payload) ?? Effect.void)
+  for (const { name } of definition.casts) {
+    cast[name] = (payload) => Effect.suspend(() => ref()?.cast[name]?.(payload) ?? Effect.void)
+  }
+  return {
+    get [TargetId]() {
+      const actor = find()
+      if (actor === undefined) throw new CallError({ reason: new NoProcess({ target: name, operation: "watch" }) })
+      return actor
+    },
+    id: name,
+    path: name,
+    call,
+    cast,
+    within: (limit: Duration.Input) => makeNamedRef(name, definition, find, Duration.fromInputUnsafe(limit)),
+    stop: ask("stop", (ref) => ref.stop),
+    stopWith: (reason: ExitReason.ExitReason) => ask("stop", (ref) => ref.stopWith(reason)),
+    kill: Effect.suspend(() => ref()?.kill ?? Effect.void),
+    getState: ask("getState", (ref) => ref.getState),
+    replaceState: (change: (state: unknown) => unknown) => ask("replaceState", (ref) => ref.replaceState(change)),
+    suspend: ask("suspend", (ref) => ref.suspend),
+    resume: ask("resume", (ref) => ref.resume),
+    incarnation: ask("incarnation", (ref) => ref.incarnation)
+  }
+}

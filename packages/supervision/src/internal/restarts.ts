@@ -1,88 +1,255 @@
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schedule from "effect/Schedule"
+import type { Backoff } from "../Backoff.ts"
+import type { Decision } from "../Decision.ts"
 import * as ExitReason from "../ExitReason.ts"
 import * as RestartIntensity from "../RestartIntensity.ts"
-import { MaxRestartsExceeded, type RestartRecord, SupervisorError } from "../SupervisorError.ts"
-import type { Child } from "./child.ts"
+import {
+  ChildGivenUp,
+  Escalated,
+  MaxRestartsExceeded,
+  type RestartRecord,
+  SupervisorError,
+  type SupervisorErrorReason
+} from "../SupervisorError.ts"
+import { type Child, ignored } from "./child.ts"
 import type { Children, Site } from "./children.ts"
 import { timeOf } from "./eventHub.ts"
 import type { Plan } from "./plan.ts"
-import type { Steps } from "./supervisorInbox.ts"
+import { type AnyExit, type Steps, settled } from "./process.ts"
 
 const historyLength = 32
+
+/** Why a supervisor ends, if it does. */
+export type Verdict = ExitReason.ExitReason | undefined
+
+/** A supervisor's books, as its restarts see them. */
+export interface Roster {
+  readonly settled: Plan
+  readonly members: () => Iterable<Child>
+  readonly has: (child: Child) => boolean
+  readonly forget: (child: Child) => void
+  /** Does these steps after everything that waits already, so that a loop of restarts leaves room for requests. */
+  readonly later: (child: Child, token: object, steps: () => Steps<Verdict>) => void
+  /** Whether a child that is not running stays listed. */
+  readonly keepsStopped: boolean
+}
+
+interface Crashed {
+  readonly child: string
+  readonly exit: ExitReason.ExitReason
+  readonly millis: number
+}
 
 /** What one life of a supervisor does about children that end by themselves, and how often it has done it. */
 export class Restarts {
   private readonly site: Site
   private readonly children: Children
-  private readonly plan: Plan
-  /** Has a restart tried again, behind whatever else already waits. */
-  private readonly retry: (child: Child, failure: ExitReason.ExitReason) => void
-  private readonly intensity: RestartIntensity.RestartIntensity
-  private readonly history: Array<RestartRecord> = []
+  private readonly roster: Roster
+  readonly intensity: RestartIntensity.RestartIntensity
+  private readonly crashes: Array<Crashed> = []
+  private oldest = 0
 
-  constructor(
-    site: Site,
-    children: Children,
-    plan: Plan,
-    retry: (child: Child, failure: ExitReason.ExitReason) => void
-  ) {
+  constructor(site: Site, children: Children, roster: Roster) {
     this.site = site
     this.children = children
-    this.plan = plan
-    this.retry = retry
-    this.intensity = RestartIntensity.make(plan.limits)
+    this.roster = roster
+    this.intensity = RestartIntensity.make(roster.settled.limits)
   }
 
-  /** Brings the child back if its spec says so. The error is why the supervisor gives up instead. */
-  *decide(child: Child, reason: ExitReason.ExitReason): Steps<SupervisorError | undefined> {
+  /** A child ended by itself: brings it back if its spec says so. */
+  *decide(child: Child, reason: ExitReason.ExitReason): Steps<Verdict> {
     const { restart } = child.settings
-    if (restart === "permanent" || (restart === "transient" && !ExitReason.isClean(reason))) {
+    const decision = ExitReason.isClean(reason) ? "restart" : this.decision(child, reason)
+    if (decision === "escalate") {
+      return this.giveUp(child, reason, new Escalated({ supervisor: this.site.path, child: child.id, exit: reason }))
+    }
+    const comesBack = restart === "permanent" || (restart === "transient" && !ExitReason.isClean(reason))
+    if (comesBack && decision !== "stop") {
+      this.afterQuiet(child)
       return yield* this.restart(child, reason)
     }
+    return this.drop(child)
+  }
+
+  private decision(child: Child, reason: ExitReason.ExitReason): Decision {
+    const { extras } = child
+    const { decide } = child.settings
+    const taken = extras?.decision
+    if (extras !== undefined) extras.decision = undefined
+    if (taken !== undefined) return taken
+    if (decide === undefined || reason._tag !== "Crash") return "restart"
+    return this.site.system.attempt(this.site.path, child.id, "decide", () => decide(reason), "restart")
+  }
+
+  /** The child stays down for good, which may be what its supervisor waited for. */
+  private drop(child: Child): Verdict {
+    if (child.settings.restart === "temporary" || !this.roster.keepsStopped) this.roster.forget(child)
     this.children.retire(child)
+    const { autoShutdown } = this.roster.settled
+    if (!child.settings.significant || autoShutdown === "never") return undefined
+    if (autoShutdown === "all_significant") {
+      for (const member of this.roster.members()) {
+        if (member.settings.significant && member.status !== "stopped") return undefined
+      }
+    }
+    this.site.emit({ _tag: "AutoShutdown", child: child.id })
+    return ExitReason.shutdown
+  }
+
+  private *restart(child: Child, reason: ExitReason.ExitReason): Steps<Verdict> {
+    const plan = this.roster.settled
+    const { budget } = child.settings
+    const now = Math.floor(this.site.system.now())
+    this.remember(child, reason)
+    if (budget !== undefined) {
+      const { rare } = child
+      const own = (rare.budget ??= RestartIntensity.make(budget.limits))
+      if (!own.spend(now)) return this.givenUp(child, reason, budget.limits.restarts)
+    }
+    const backoff = child.settings.backoff ?? plan.backoff
+    let delay: Duration.Duration | undefined = Duration.zero
+    if (backoff !== undefined && backoff !== "none") {
+      delay = yield* this.nextDelay(child, backoff, reason)
+      if (!this.roster.has(child)) return undefined
+      if (delay === undefined) return this.givenUp(child, reason, child.rare.attempts)
+    }
+    if (!this.intensity.spend(now)) {
+      const { restarts, within } = plan.limits
+      const about = { supervisor: this.site.path, child: child.id, restarts, within, history: this.history() }
+      return this.giveUp(child, reason, new MaxRestartsExceeded(about))
+    }
+    if (Duration.toMillis(delay) <= 0) return yield* this.attempt(child)
+    const { attempts } = child.rare
+    this.site.emit({ _tag: "RestartDelayed", child: child.id, delay, attempt: attempts })
+    for (const member of yield* this.prepare(child)) if (member !== child) this.children.retire(member)
+    child.status = "restarting"
+    const token = { cancel: () => timer?.cancel() }
+    const timer = this.site.system.timer(delay, () => this.roster.later(child, token, () => this.attempt(child)))
+    child.rare.retry = token
     return undefined
   }
 
-  *restart(child: Child, reason: ExitReason.ExitReason): Steps<SupervisorError | undefined> {
-    this.remember(child, reason)
-    if (!this.intensity.spend(Math.floor(this.site.system.now()))) return this.giveUp(child, reason)
+  private *attempt(child: Child): Steps<Verdict> {
+    if (!this.roster.has(child)) return undefined
+    child.rare.retry = undefined
+    child.rare.restarts++
     const group = yield* this.prepare(child)
-    for (const member of group) {
+    for (const [index, member] of group.entries()) {
       if (this.site.stopping) return undefined
       const failure = yield* this.children.bringUp(member)
       if (failure === undefined) continue
+      if (failure === ignored) {
+        if (!this.roster.keepsStopped || member.settings.restart === "temporary") this.roster.forget(member)
+        this.children.retire(member)
+        continue
+      }
       member.status = "restarting"
-      for (const later of group.slice(group.indexOf(member) + 1)) this.children.retire(later)
-      this.retry(member, failure)
+      for (const later of group.slice(index + 1)) this.children.retire(later)
+      const token = { cancel: () => {} }
+      member.rare.retry = token
+      this.roster.later(member, token, () => this.restart(member, failure))
       return undefined
     }
-    this.site.emit({ _tag: "ChildRestarted", child: child.id, generation: child.generation })
+    if (child.status === "up") this.site.emit({ _tag: "ChildRestarted", child: child.id, generation: child.generation })
     return undefined
   }
 
   /** Stops what the strategy drags along, in reverse start order, and lists what is to be started, in start order. */
   private *prepare(child: Child): Steps<ReadonlyArray<Child>> {
-    if (this.plan.strategy === "one_for_one") return [child]
-    const { table } = this.children
-    const all = Array.from(table.values())
-    const group = this.plan.strategy === "one_for_all" ? all : all.slice(all.indexOf(child))
+    const { roster } = this
+    const { strategy } = roster.settled
+    if (strategy === "one_for_one") return [child]
+    const all = Array.from(roster.members())
+    const group = strategy === "one_for_all" ? all : all.slice(all.indexOf(child))
     for (const member of group.toReversed()) {
       if (member !== child) yield* this.children.takeDown(member)
-      if (member.settings.restart === "temporary") this.children.retire(member)
+      if (member.settings.restart !== "temporary" || member === child) continue
+      roster.forget(member)
+      this.children.retire(member)
     }
-    return group.filter((member) => table.has(member.id))
+    return group.filter((member) => roster.has(member))
   }
 
-  private giveUp(child: Child, reason: ExitReason.ExitReason): SupervisorError {
+  /** A child that was up for long enough begins its delays anew. */
+  private afterQuiet(child: Child): void {
+    const { extras } = child
+    const backoff = child.settings.backoff ?? this.roster.settled.backoff
+    if (extras === undefined || backoff === undefined || backoff === "none") return
+    if (this.site.system.now() - child.since < Duration.toMillis(backoff.resetAfter)) return
+    extras.attempts = 0
+    extras.next = undefined
+  }
+
+  private *nextDelay(
+    child: Child,
+    backoff: Backoff,
+    reason: ExitReason.ExitReason
+  ): Steps<Duration.Duration | undefined> {
+    const { rare } = child
+    const { clock } = this.site.system
+    rare.attempts++
+    if (rare.next === undefined) {
+      const stepped = yield* this.run(child, Schedule.toStep(backoff.schedule))
+      if (Exit.isFailure(stepped)) return this.broken(child, stepped.cause)
+      const step = stepped.value
+      rare.next = function* (this: Restarts, reason: ExitReason.ExitReason): Steps<Duration.Duration | undefined> {
+        const exit = yield* this.run(child, step(clock.currentTimeMillisUnsafe(), reason))
+        if (Exit.isSuccess(exit)) return exit.value[1]
+        return exit.cause.reasons.some((reason) => Cause.isFailReason(reason) && Cause.isDone(reason.error))
+          ? undefined
+          : this.broken(child, exit.cause)
+      }.bind(this)
+    }
+    return yield* rare.next(reason)
+  }
+
+  private *run<A, E>(child: Child, effect: Effect.Effect<A, E>): Steps<Exit.Exit<A, E>> {
+    const fiber = this.site.system.fork(child.context, effect)
+    // the fiber's own exit, which a step only knows as some exit
+    return (fiber.pollUnsafe() ?? (yield* settled(this.site.system, fiber, Duration.infinity))) as Exit.Exit<A, E>
+  }
+
+  /** A schedule that fails costs the delay and not the restart. */
+  private broken(child: Child, cause: Cause.Cause<unknown>): Duration.Duration {
+    const exit = ExitReason.fromExit(Exit.failCause(cause) as AnyExit, false)
+    this.site.emit({ _tag: "CallbackFailed", child: child.id, callback: "backoff", exit })
+    return Duration.zero
+  }
+
+  /** The child has used up what its own spec allows. */
+  private givenUp(child: Child, reason: ExitReason.ExitReason, attempts: number): Verdict {
+    if (child.settings.budget?.exceeded === "stop") {
+      this.site.emit({ _tag: "ChildGivenUp", child: child.id, exit: reason })
+      return this.drop(child)
+    }
+    const about = { supervisor: this.site.path, child: child.id, attempts, history: this.history() }
+    return this.giveUp(child, reason, new ChildGivenUp(about))
+  }
+
+  private giveUp(child: Child, reason: ExitReason.ExitReason, why: SupervisorErrorReason): Verdict {
     this.site.emit({ _tag: "GaveUp", child: child.id, exit: reason })
-    this.children.table.delete(child.id)
+    this.roster.forget(child)
     this.children.retire(child)
-    const { restarts, within } = this.plan.limits
-    const about = { supervisor: this.site.path, child: child.id, restarts, within, history: this.history }
-    return new SupervisorError({ reason: new MaxRestartsExceeded(about) })
+    if (this.roster.settled.giveUp === "shutdown") return ExitReason.shutdown
+    return ExitReason.fromExit(Exit.fail(new SupervisorError({ reason: why })), false)
   }
 
   private remember(child: Child, exit: ExitReason.ExitReason): void {
-    if (this.history.length >= historyLength) this.history.shift()
-    this.history.push({ child: child.id, exit, time: timeOf(this.site.system.clock.currentTimeMillisUnsafe()) })
+    const crashed = { child: child.id, exit, millis: this.site.system.clock.currentTimeMillisUnsafe() }
+    if (this.crashes.length < historyLength) {
+      this.crashes.push(crashed)
+    } else {
+      this.crashes[this.oldest] = crashed
+      this.oldest = (this.oldest + 1) % historyLength
+    }
+  }
+
+  private history(): ReadonlyArray<RestartRecord> {
+    const crashes = [...this.crashes.slice(this.oldest), ...this.crashes.slice(0, this.oldest)]
+    return crashes.map(({ child, exit, millis }) => ({ child, exit, time: timeOf(millis) }))
   }
 }

@@ -1,32 +1,39 @@
 import type * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as ExitReason from "../ExitReason.ts"
-import type { SupervisionEvent } from "../SupervisionEvent.ts"
-import {
-  InvalidRequest,
-  StartFailed,
-  SupervisorError,
-  type SupervisorErrorReason,
-  SupervisorStopped
-} from "../SupervisorError.ts"
+import { StartFailed, SupervisorError } from "../SupervisorError.ts"
 import { Administration } from "./administration.ts"
-import { Blueprint, Child, Initialising, type Owner, type Settings } from "./child.ts"
-import { Children, type Site } from "./children.ts"
+import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored } from "./child.ts"
+import { type Answer, Overseer } from "./overseer.ts"
 import type { Plan } from "./plan.ts"
-import { Restarts } from "./restarts.ts"
-import { type Answer, type Request, type Steps, SupervisorInbox } from "./supervisorInbox.ts"
+import { type Open, type Steps, turn } from "./process.ts"
+import { Restarts, type Roster, type Verdict } from "./restarts.ts"
 import { makeSupervisorRef } from "./supervisorRef.ts"
 import type { System } from "./system.ts"
 
-export class SupervisorBlueprint extends Blueprint {
-  readonly plan: Plan | SupervisorError
+/** How the ref of a supervisor looks to those who have it. */
+export type Facade = (supervisor: SupervisorChild) => unknown
 
-  constructor(id: string, settings: Settings, plan: Plan | SupervisorError) {
-    super(id, settings)
+export class SupervisorBlueprint extends Blueprint {
+  readonly kind = "supervisor"
+  readonly plan: Plan | SupervisorError
+  readonly facade: Facade
+
+  constructor(
+    id: string,
+    settings: Settings,
+    problem: Problem | undefined,
+    plan: Plan | SupervisorError,
+    facade: Facade
+  ) {
+    super(id, settings, problem)
     this.plan = plan
+    this.facade = facade
+  }
+
+  override with(settings: Settings, id = this.id): Blueprint {
+    return new SupervisorBlueprint(id, settings, this.problem, this.plan, this.facade)
   }
 
   override make(owner: Owner, context: Context.Context<never>): Child {
@@ -34,30 +41,39 @@ export class SupervisorBlueprint extends Blueprint {
   }
 }
 
-type AnyFiber = Fiber.Fiber<unknown, unknown>
-
 const messagesPerTurn = 256
 
+type Inbound =
+  | {
+      readonly kind: "exit"
+      readonly child: Child
+      readonly generation: number
+      readonly reason: ExitReason.ExitReason
+    }
+  | { readonly kind: "later"; readonly child: Child; readonly token: object; readonly steps: () => Steps<Verdict> }
+  | Request
+
+interface Request {
+  readonly kind: "request"
+  readonly run: () => Steps<Answer>
+  readonly settle: (answer: Answer) => void
+  withdrawn: boolean
+}
+
 /**
- * A supervisor: one fiber that takes its exits, retries and requests one by one from an inbox. Whatever happens to a child
- * only enqueues here, so the table of children is never changed from inside somebody else's step.
+ * A supervisor with a list of children. It takes exits, retries and requests one by one from an inbox: whatever happens to a
+ * child only enqueues here, so the table of children is never changed from inside somebody else's step.
  */
-export class SupervisorChild extends Child implements Site {
-  readonly kind = "supervisor"
-  readonly system: System
-  readonly children = new Children(this)
-  readonly administration = new Administration(this, this.children)
-  stopping = false
-  declare readonly blueprint: SupervisorBlueprint
-  private verdict: ExitReason.ExitReason | undefined = undefined
-  private readonly listed: ReadonlyArray<Child>
-  private readonly place: string
-  private readonly isRoot: boolean
-  private readonly plan: Plan
-  private readonly inbox: SupervisorInbox
-  private loop: AnyFiber | undefined = undefined
-  private serving = false
-  private readonly watchers = new Set<(reason: Effect.Effect<ExitReason.ExitReason>) => void>()
+export class SupervisorChild extends Overseer implements Roster {
+  readonly table = new Map<string, Child>()
+  readonly administration = new Administration(this)
+  readonly keepsStopped = true
+  restarts: Restarts | undefined = undefined
+  private readonly facade: Facade
+  readonly listed: ReadonlyArray<Child>
+  private blueprints: ReadonlyArray<Blueprint>
+  private inbox: Array<Inbound> = []
+  private taken = 0
 
   constructor(
     owner: Owner | undefined,
@@ -65,217 +81,134 @@ export class SupervisorChild extends Child implements Site {
     context: Context.Context<never>,
     system: System
   ) {
-    super(owner ?? root(system), blueprint, context)
-    this.system = system
-    this.isRoot = owner === undefined
-    this.plan = blueprint.plan instanceof SupervisorError ? nothing : blueprint.plan
-    this.inbox = new SupervisorInbox(system)
-    this.place = owner === undefined ? blueprint.id : `${owner.path}/${blueprint.id}`
-    this.listed = this.plan.children.map((child) => child.make(this, context))
-  }
-
-  override get path(): string {
-    return this.place
+    super(owner, blueprint, blueprint.plan, context, system)
+    this.facade = blueprint.facade
+    this.blueprints = blueprint.plan instanceof SupervisorError ? [] : blueprint.plan.children
+    this.listed = this.blueprints.map((child) => child.make(this, context))
   }
 
   get ref(): unknown {
-    return makeSupervisorRef(this, this.listed)
+    return this.facade(this)
   }
 
-  begin(): Exit.Exit<unknown, unknown> | AnyFiber {
-    if (this.blueprint.plan instanceof SupervisorError) return Exit.fail(this.blueprint.plan)
-    const { table } = this.children
-    table.clear()
-    for (const child of this.listed) {
+  /** Its options are those of its next life; `reconfigure` changes the present one. */
+  adopt(blueprint: SupervisorBlueprint): void {
+    this.settings = blueprint.settings
+  }
+
+  members(): Iterable<Child> {
+    return this.table.values()
+  }
+
+  has(child: Child): boolean {
+    return this.table.get(child.id) === child
+  }
+
+  forget(child: Child): void {
+    if (this.has(child)) this.table.delete(child.id)
+  }
+
+  later(child: Child, token: object, steps: () => Steps<Verdict>): void {
+    this.system.soon(() => this.send({ kind: "later", child, token, steps }))
+  }
+
+  private send(message: Inbound): void {
+    this.inbox.push(message)
+    this.notify()
+  }
+
+  private take(): Inbound | undefined {
+    const message = this.inbox[this.taken]
+    if (message === undefined) return undefined
+    if (++this.taken === this.inbox.length) {
+      this.inbox = []
+      this.taken = 0
+    }
+    return message
+  }
+
+  protected *startAll(): Steps<Exit.Exit<never, SupervisorError> | undefined> {
+    this.table.clear()
+    this.inbox = []
+    this.taken = 0
+    for (const [index, child] of this.listed.entries()) {
+      const blueprint = this.blueprints[index]
+      if (blueprint !== undefined) child.adopt(blueprint)
+      child.context = this.context
       child.status = "starting"
-      table.set(child.id, child)
+      this.table.set(child.id, child)
     }
-    this.stopping = false
-    this.verdict = undefined
-    let started: Exit.Exit<unknown, unknown> | undefined
-    let resume: ((exit: Exit.Exit<unknown, unknown>) => void) | undefined
-    const report = (failure: SupervisorError | undefined) => {
-      started = failure === undefined ? Exit.void : Exit.fail(failure)
-      resume?.(started)
-    }
-    const loop = Effect.catchCause(
-      Effect.gen(() => this.main(report)),
-      (cause) => {
-        // a defect of the supervisor itself: its children must not be left without an owner
-        this.verdict = ExitReason.fromExit(Exit.failCause(cause), false)
-        return Effect.gen(() => this.stopAll())
-      }
-    )
-    this.loop = this.system.fork(this.context, loop)
-    this.loop.addObserver(() => this.finish())
-    return (
-      started ??
-      this.system.fork(
-        this.context,
-        Effect.callback<unknown, unknown>((settle) => {
-          if (started === undefined) resume = settle
-          else settle(started)
-        })
-      )
-    )
-  }
-
-  complete(exit: Exit.Exit<unknown, unknown>): ExitReason.ExitReason | undefined {
-    if (Exit.isFailure(exit)) return ExitReason.fromExit(exit, this.stopping)
-    this.generation++
-    this.status = "up"
-    return undefined
-  }
-
-  activate(): void {
-    if (this.verdict !== undefined) this.ended(this.verdict)
-  }
-
-  halt(): AnyFiber | undefined {
-    const { loop } = this
-    if (loop === undefined) return undefined
-    this.stopping = true
-    this.children.abortStart()
-    this.inbox.notify()
-    return loop
-  }
-
-  release(): void {
-    const reason = this.verdict ?? ExitReason.shutdown
-    for (const child of this.listed) child.release()
-    for (const resume of this.watchers) resume(Effect.succeed(reason))
-    this.watchers.clear()
-  }
-
-  get exit(): Effect.Effect<ExitReason.ExitReason> {
-    return Effect.callback((resume) => {
-      if (this.status === "stopped" && this.verdict !== undefined) return resume(Effect.succeed(this.verdict))
-      this.watchers.add(resume)
-      return Effect.sync(() => this.watchers.delete(resume))
-    })
-  }
-
-  private *main(report: (failure: SupervisorError | undefined) => void): Steps<void> {
-    const failure = yield* this.startAll()
-    if (failure === undefined) {
-      this.serving = true
-      report(undefined)
-      yield* this.serve()
-    }
-    this.verdict ??= ExitReason.shutdown
-    yield* this.stopAll()
-    if (failure !== undefined) report(failure)
-  }
-
-  private *startAll(): Steps<SupervisorError | undefined> {
-    for (const child of this.children.table.values()) {
-      const exit = yield* this.children.bringUp(child)
-      if (this.stopping) return this.stopped()
-      if (exit === undefined) continue
-      this.verdict = exit
-      return this.error(new StartFailed({ supervisor: this.path, child: child.id, exit }))
-    }
-    return undefined
-  }
-
-  private *serve(): Steps<void> {
-    const restarts = new Restarts(this, this.children, this.plan, (child, reason) => {
-      this.inbox.send({ kind: "retry", child, generation: child.generation, reason, next: undefined })
-    })
-    let handled = 0
-    while (!this.stopping && this.verdict === undefined) {
-      const message = this.inbox.take()
-      if (message === undefined) {
-        yield* this.inbox.idle
+    for (const child of this.listed) {
+      const failure = yield* this.children.bringUp(child)
+      if (this.stopping) return Exit.fail(this.stoppedError)
+      if (failure === undefined) continue
+      if (failure === ignored) {
+        if (child.settings.restart === "temporary") this.forget(child)
+        this.children.retire(child)
         continue
       }
-      if (++handled % messagesPerTurn === 0) yield* Effect.yieldNow
+      this.verdict = failure
+      return Exit.fail(this.error(new StartFailed({ supervisor: this.path, child: child.id, exit: failure })))
+    }
+    return undefined
+  }
+
+  protected *serve(): Steps<void> {
+    const restarts = new Restarts(this, this.children, this)
+    this.restarts = restarts
+    let handled = 0
+    while (!this.ends) {
+      const message = this.take()
+      if (message === undefined) {
+        yield this.idle
+        continue
+      }
+      if (++handled % messagesPerTurn === 0) yield turn
       if (message.kind === "request") {
         if (!message.withdrawn) message.settle(yield* message.run())
-      } else if (message.generation === message.child.generation) {
-        if (message.kind === "retry" && message.child.status === "restarting") {
-          this.conclude(yield* restarts.restart(message.child, message.reason))
-        } else if (message.kind === "exit" && message.child.status === "down") {
-          this.conclude(yield* restarts.decide(message.child, message.reason))
-        }
+      } else if (message.kind === "later") {
+        const { child, steps, token } = message
+        if (child.extras?.retry === token) this.conclude(yield* steps())
+      } else if (message.generation === message.child.generation && message.child.status === "down") {
+        this.conclude(yield* restarts.decide(message.child, message.reason))
       }
     }
   }
 
-  private conclude(failure: SupervisorError | undefined): void {
-    if (failure !== undefined) this.verdict = ExitReason.fromExit(Exit.fail(failure), false)
-  }
-
-  private *stopAll(): Steps<void> {
-    const { children, inbox } = this
-    for (const child of Array.from(children.table.values()).toReversed()) yield* children.stop(child)
-    for (let message = inbox.take(); message !== undefined; message = inbox.take()) {
-      if (message.kind === "request") message.settle(Exit.fail(this.stopped()))
+  protected *stopAll(): Steps<void> {
+    let stopped = 0
+    for (const child of Array.from(this.table.values()).toReversed()) {
+      yield* this.children.stop(child)
+      if (child.settings.restart === "temporary") this.forget(child)
+      if (++stopped % messagesPerTurn === 0) yield turn
+    }
+    for (let message = this.take(); message !== undefined; message = this.take()) {
+      if (message.kind === "request") message.settle(Exit.fail(this.stoppedError))
     }
   }
 
-  /** Runs when the loop's fiber has ended, however it ended. */
-  private finish(): void {
-    this.loop = undefined
-    this.verdict ??= ExitReason.crash(new Error(`The loop of supervisor "${this.path}" was interrupted.`))
-    if (this.serving) this.emit({ _tag: "SupervisorExited", child: this.id, exit: this.verdict })
-    this.serving = false
-    if (this.isRoot) {
-      this.status = "stopped"
-      this.release()
-      this.system.close()
-    } else if (this.status === "up" && !this.stopping) {
-      this.ended(this.verdict)
-    }
-  }
-
-  private ended(reason: ExitReason.ExitReason): void {
-    this.status = "down"
-    this.owner.exited(this, reason, undefined)
-  }
-
-  exited(child: Child, reason: ExitReason.ExitReason, cleanup: AnyFiber | undefined): void {
+  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined): void {
     const { generation } = child
-    this.emit({ _tag: "ChildExited", child: child.id, generation, exit: reason })
-    this.children.afterCleanup(child, cleanup, () => {
-      this.inbox.send({ kind: "exit", child, generation, reason, next: undefined })
-    })
+    this.children.ended(child, reason, cleanup, (reason) => this.send({ kind: "exit", child, generation, reason }))
   }
 
   /** Queues a request. `ends` names the child that it is about to end. */
   request<A>(run: () => Steps<Answer>, ends?: string): Effect.Effect<A, SupervisorError> {
     return Effect.callback((resume) => {
       const settle = resume as (answer: Answer) => void // each request answers with what the ref's method promises
-      const initialising = Fiber.getCurrent()?.getRef(Initialising)
-      if (initialising?.owner === this && initialising.status === "starting") {
-        const problem = "an init asked its own supervisor, which waits for that init"
-        return settle(Exit.fail(this.error(new InvalidRequest({ supervisor: this.path, problem }))))
-      }
-      if (this.loop === undefined || this.stopping || this.verdict !== undefined)
-        return settle(Exit.fail(this.stopped()))
-      const request: Request = { kind: "request", run, settle, withdrawn: false, next: undefined }
-      this.inbox.send(request)
-      if (ends !== undefined) this.children.abortStart(ends)
+      const itself = this.asksItself
+      if (itself !== undefined) return settle(Exit.fail(itself))
+      if (!this.isServing) return settle(Exit.fail(this.stoppedError))
+      const request: Request = { kind: "request", run, settle, withdrawn: false }
+      this.send(request)
+      const starting = ends === undefined ? undefined : this.table.get(ends)
+      if (starting !== undefined) this.children.abortStart(starting)
       return Effect.sync(() => {
         request.withdrawn = true
       })
     })
   }
-
-  private stopped(): SupervisorError {
-    return this.error(new SupervisorStopped({ supervisor: this.path }))
-  }
-
-  private error(reason: SupervisorErrorReason): SupervisorError {
-    return new SupervisorError({ reason })
-  }
-
-  emit<E extends Omit<SupervisionEvent, "time" | "supervisor">>(event: E): void {
-    this.system.emit({ ...event, supervisor: this.path })
-  }
 }
 
-const nothing: Plan = { strategy: "one_for_one", limits: { restarts: 0, within: Duration.zero }, children: [] }
-
-/** Nobody is told of the end of a root but those who wait for it. */
-const root = (system: System): Owner => ({ path: "", system, exited: () => {} })
+/** The ref of an ordinary supervisor. */
+export const plain: Facade = (supervisor) => makeSupervisorRef(supervisor)

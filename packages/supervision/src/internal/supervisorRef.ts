@@ -1,83 +1,87 @@
 import * as Effect from "effect/Effect"
 import type { ChildSpec } from "../ChildSpec.ts"
-import type { ExitReason } from "../ExitReason.ts"
-import { SupervisorError } from "../SupervisorError.ts"
-import type { ChildInfo, SupervisorRef } from "../SupervisorRef.ts"
-import type { Administration } from "./administration.ts"
-import type { Child } from "./child.ts"
-import type { Children } from "./children.ts"
-import type { Answer, Steps } from "./supervisorInbox.ts"
-import { type System, detached } from "./system.ts"
+import * as ExitReason from "../ExitReason.ts"
+import { NotFound, SupervisorError } from "../SupervisorError.ts"
+import type { SupervisorRef } from "../SupervisorRef.ts"
+import { Blueprint, type Child } from "./child.ts"
+import { infoOf } from "./childInfo.ts"
+import type { Overseer } from "./overseer.ts"
+import { blueprintOf, invalid } from "./plan.ts"
+import { snapshotOf } from "./snapshot.ts"
+import type { SupervisorChild } from "./supervisorChild.ts"
+import { detached } from "./system.ts"
+import { TargetId } from "./target.ts"
 
-/** What a ref needs from its supervisor. */
-interface Supervisor {
-  readonly path: string
-  readonly system: System
-  readonly children: Children
-  readonly administration: Administration
-  readonly exit: Effect.Effect<ExitReason>
-  /** Queues a request. `ends` names the child that it is about to end. */
-  readonly request: <A>(run: () => Steps<Answer>, ends?: string) => Effect.Effect<A, SupervisorError>
-}
-
-const statusOf = (child: Child): ChildInfo["status"] => {
-  switch (child.status) {
-    case "up":
-      return "running"
-    case "down":
-    case "restarting":
-      return "restarting"
-    case "starting":
-      return "starting"
-    default:
-      return "stopped"
+const countsOf = (children: Iterable<Child>) => {
+  const counts = { specs: 0, active: 0, supervisors: 0, workers: 0 }
+  for (const child of children) {
+    counts.specs++
+    if (child.status === "up") counts.active++
+    if (child.kind === "supervisor") counts.supervisors++
+    else counts.workers++
   }
+  return counts
 }
 
-export const makeSupervisorRef = (
-  supervisor: Supervisor,
-  listed: ReadonlyArray<Child>
-): SupervisorRef<Record<string, unknown>> => {
-  const { administration, path } = supervisor
-  const { table } = supervisor.children
+/** What the refs of all kinds of supervisors offer. */
+export const observe = (supervisor: Overseer) => {
+  const { path, system } = supervisor
   return {
+    [TargetId]: supervisor,
+    id: supervisor.id,
     path,
-    refs: Object.fromEntries(listed.map((child) => [child.id, child.ref])),
-    startChild: <Id extends string, Ref, R>(spec: ChildSpec<Id, Ref, R>) =>
-      Effect.contextWith((context) =>
-        supervisor.request<Ref>(() => administration.startChild(spec.blueprint, detached(context)))
-      ),
-    terminateChild: (id) => supervisor.request(() => administration.terminateChild(id), id),
-    restartChild: (id) => supervisor.request(() => administration.restartChild(id)),
-    deleteChild: (id) => supervisor.request(() => administration.deleteChild(id)),
-    whichChildren: Effect.sync(() =>
-      Array.from(table.values())
-        .toReversed()
-        .map((child) => ({
-          id: child.id,
-          kind: child.kind,
-          status: statusOf(child),
-          restart: child.settings.restart,
-          generation: child.generation
-        }))
+    whichChildren: Effect.sync(() => Array.from(supervisor.members()).toReversed().map(infoOf)),
+    countChildren: Effect.sync(() => countsOf(supervisor.members())),
+    snapshot: Effect.sync(() => snapshotOf(supervisor)),
+    events: system.hub.events(path),
+    deadLetters: system.deadLetters.stream(
+      ({ target }) => target.startsWith(`${path}/`),
+      (letters) => letters
     ),
-    countChildren: Effect.sync(() => {
-      const counts = { specs: 0, active: 0, supervisors: 0, workers: 0 }
-      for (const child of table.values()) {
-        counts.specs++
-        if (child.status === "up") counts.active++
-        if (child.kind === "supervisor") counts.supervisors++
-        else counts.workers++
-      }
-      return counts
-    }),
-    events: supervisor.system.hub.stream(
-      (event) => event.supervisor === path || event.supervisor.startsWith(`${path}/`)
-    ),
+    kill: Effect.sync(() => supervisor.kill(ExitReason.killed)),
     exit: supervisor.exit,
     join: Effect.flatMap(supervisor.exit, (reason) => {
       if (reason._tag !== "Crash") return Effect.void
       return reason.error instanceof SupervisorError ? Effect.fail(reason.error) : Effect.die(reason.error)
     })
   }
+}
+
+/** A spec that was handed over at run time, and the context that its child will live in. */
+export const checked = <A>(
+  path: string,
+  spec: ChildSpec<string, unknown, unknown>,
+  use: (blueprint: Blueprint, context: ReturnType<typeof detached>) => Effect.Effect<A, SupervisorError>
+): Effect.Effect<A, SupervisorError> => {
+  const blueprint = blueprintOf(spec, "spec")
+  if (!(blueprint instanceof Blueprint)) return Effect.fail(invalid(path, blueprint))
+  return Effect.contextWith((context) => use(blueprint, detached(context)))
+}
+
+export const makeSupervisorRef = (supervisor: SupervisorChild): SupervisorRef<Record<string, unknown>> => {
+  const { administration, path, table } = supervisor
+  return {
+    ...observe(supervisor),
+    refs: Object.fromEntries(supervisor.listed.map((child) => [child.id, child.ref])),
+    startChild: <Id extends string, Ref, R>(spec: ChildSpec<Id, Ref, R>) =>
+      checked(path, spec, (blueprint, context) =>
+        supervisor.request<Ref>(() => administration.startChild(blueprint, context))
+      ),
+    terminateChild: (id) => supervisor.request(() => administration.terminateChild(id), id),
+    restartChild: (id) => Effect.asVoid(supervisor.request(() => administration.restartChild(id))),
+    deleteChild: (id) => supervisor.request(() => administration.deleteChild(id)),
+    reconfigure: (options) =>
+      Effect.contextWith((context) => supervisor.request(() => administration.reconfigure(options, detached(context)))),
+    childSpec: (id) =>
+      Effect.suspend(() => {
+        const child = table.get(id)
+        if (child !== undefined) return Effect.succeed(settingsOf(child))
+        return Effect.fail(new SupervisorError({ reason: new NotFound({ supervisor: path, child: String(id) }) }))
+      })
+  }
+}
+
+export const settingsOf = ({ id, kind, settings }: Child) => {
+  const { restart, shutdown, significant, startLimit, stuck } = settings
+  return { id, kind, restart, shutdown, significant, startLimit, stuck }
 }

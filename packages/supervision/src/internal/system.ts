@@ -5,11 +5,17 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Scheduler from "effect/Scheduler"
 import * as Tracer from "effect/Tracer"
-import { type SupervisionEvent, format, isAlarming } from "../SupervisionEvent.ts"
-import { DeadlineList } from "./deadlines.ts"
-import { EventHub, timeOf } from "./eventHub.ts"
-import { Initialising } from "./child.ts"
+import type { DeadLetter } from "../DeadLetter.ts"
+import * as ExitReason from "../ExitReason.ts"
+import { isAlarming } from "../SupervisionEvent.ts"
+import { Alarms } from "./alarms.ts"
+import { Counters } from "./counters.ts"
+import { DeadlineList, Timer } from "./deadlines.ts"
+import { type Emitted, EventHub, Hub, Stamped } from "./eventHub.ts"
+import { CurrentInterleaving, type Interleaving } from "./interleaving.ts"
 import { CurrentHandler } from "./link.ts"
+import { CurrentPlace } from "./place.ts"
+import { Process, type Steps } from "./process.ts"
 
 /** Something that waits for its turn. `turn` handles at most `quantum` messages and says how many it did. */
 export interface Runnable {
@@ -21,7 +27,7 @@ const microtask = Promise.resolve()
 const quantum = 16
 const messagesPerDrain = 4096
 const messagesPerClockCheck = 64
-const millisPerDrain = 5
+const millisPerDrain = 1
 
 const AsyncResource = globalThis.process?.getBuiltinModule?.("node:async_hooks").AsyncResource
 
@@ -34,21 +40,30 @@ export class System {
   readonly context: Context.Context<never>
   readonly clock: Clock.Clock
   readonly hub = new EventHub()
+  readonly deadLetters = new Hub<DeadLetter>()
+  readonly counters: Counters
+  private readonly alarms: Alarms
   private readonly dispatcher: Scheduler.SchedulerDispatcher
+  private readonly interleaving: Interleaving | undefined
   private readonly deadlines = new Map<number, DeadlineList>()
   private readonly schedule: () => void
   private readonly resource = AsyncResource === undefined ? undefined : new AsyncResource("SupervisionTree")
   private first: Runnable | undefined = undefined
   private last: Runnable | undefined = undefined
   private scheduled = false
+  private flushing = false
 
   constructor(context: Context.Context<never>) {
     this.context = detached(context)
     this.clock = Context.get(context, Clock.Clock)
     this.dispatcher = Context.get(context, Scheduler.Scheduler).makeDispatcher()
+    this.interleaving = Context.get(context, CurrentInterleaving)
+    this.counters = new Counters(this.context)
+    this.alarms = new Alarms(this.context)
+    const drain = this.interleaving === undefined ? this.drain : this.drawOne
     // of two callers, whoever happens to schedule the drain must not lend its async context to the other's handler
     this.schedule =
-      this.resource === undefined ? () => this.drain() : () => this.resource?.runInAsyncScope(this.drain, this)
+      this.resource === undefined ? () => drain.call(this) : () => this.resource?.runInAsyncScope(drain, this)
   }
 
   /** Milliseconds of a clock that never goes back. */
@@ -61,23 +76,71 @@ export class System {
     if (millis === Infinity) return undefined
     let list = this.deadlines.get(millis)
     if (list === undefined) {
-      list = new DeadlineList(this.context, this.clock, limit)
+      const made = new DeadlineList(this.context, this.clock, limit, () => {
+        if (this.deadlines.get(millis) === made) this.deadlines.delete(millis)
+      })
+      list = made
       this.deadlines.set(millis, list)
     }
     return list
+  }
+
+  /** Calls `run` after `limit`; never for an infinite one. */
+  timer(limit: Duration.Duration, run: () => void): Timer | undefined {
+    const list = this.deadline(limit)
+    return list === undefined ? undefined : new Timer(list, run)
   }
 
   fork<A, E>(context: Context.Context<never>, effect: Effect.Effect<A, E>): Fiber.Fiber<A, E> {
     return Effect.runForkWith(context)(effect)
   }
 
-  emit<E extends Omit<SupervisionEvent, "time">>(event: E): void {
+  emit(supervisor: string, event: Emitted): void {
     const { clock, hub } = this
-    // every caller passes all fields of one event but its time, which the generic spread loses
-    const complete = { ...event, time: timeOf(clock.currentTimeMillisUnsafe()) } as unknown as SupervisionEvent
-    const alone = !hub.hasReaders
-    hub.push(complete)
-    if (alone && isAlarming(complete)) this.fork(this.context, Effect.logWarning(format(complete)))
+    this.counters.count(event._tag)
+    if (!this.flushing) this.flushSoon()
+    const stamped = new Stamped(supervisor, clock.currentTimeMillisUnsafe(), event)
+    if (!hub.hasReaders && isAlarming(event)) this.alarms.raise(stamped, this.now())
+    hub.push(stamped)
+  }
+
+  /** Runs a callback of the program. One that throws is an event and gives `otherwise`. */
+  attempt<A>(supervisor: string, child: string, callback: string, run: () => A, otherwise: A): A {
+    try {
+      return run()
+    } catch (error) {
+      this.emit(supervisor, { _tag: "CallbackFailed", child, callback, exit: ExitReason.crash(error) })
+      return otherwise
+    }
+  }
+
+  private flushSoon(): void {
+    this.flushing = true
+    this.soon(() => {
+      this.flushing = false
+      this.counters.flush()
+    })
+  }
+
+  /** Takes the first steps of sequential work now, and the others when they are due. */
+  run<A>(steps: Steps<A>): Process<A> {
+    return new Process(this, steps).start()
+  }
+
+  /** Runs `run` after everything that waits already, fibers and I/O included. */
+  soon(run: () => void): void {
+    this.dispatcher.scheduleTask(run, 0)
+  }
+
+  /** Runs `run` on a turn of its own. */
+  post(run: () => void): void {
+    this.ready({
+      nextReady: undefined,
+      turn: () => {
+        run()
+        return 1
+      }
+    })
   }
 
   ready(runnable: Runnable): void {
@@ -86,8 +149,9 @@ export class System {
     this.last = runnable
     if (!this.scheduled) {
       this.scheduled = true
+      if (this.interleaving !== undefined) this.dispatcher.scheduleTask(this.schedule, 0)
       // cheaper than queueMicrotask, which makes an async resource of its own each time
-      void microtask.then(this.schedule)
+      else void microtask.then(this.schedule)
     }
   }
 
@@ -112,9 +176,36 @@ export class System {
     this.scheduled = false
   }
 
+  /** One turn, of whoever is drawn, and then everybody else's fibers before the next. */
+  private drawOne(): void {
+    let waiting = 0
+    for (let at = this.first; at !== undefined; at = at.nextReady) waiting++
+    if (waiting > 0) {
+      let before: Runnable | undefined
+      let drawn = this.first
+      for (let skip = this.interleaving?.pick(waiting) ?? 0; skip > 0; skip--) {
+        before = drawn
+        drawn = drawn?.nextReady
+      }
+      if (drawn !== undefined) {
+        if (before === undefined) this.first = drawn.nextReady
+        else before.nextReady = drawn.nextReady
+        if (this.last === drawn) this.last = before
+        drawn.nextReady = undefined
+        drawn.turn(1)
+      }
+    }
+    this.scheduled = this.first !== undefined
+    if (this.scheduled) this.dispatcher.scheduleTask(this.schedule, 0)
+  }
+
   close(): void {
-    for (const list of this.deadlines.values()) list.close()
+    for (const list of Array.from(this.deadlines.values())) list.close()
+    this.alarms.close()
+    this.counters.children = 0
+    this.counters.flush()
     this.hub.close()
+    this.deadLetters.close()
   }
 }
 
@@ -123,6 +214,6 @@ export const detached = (context: Context.Context<never>): Context.Context<never
   let clean = context
   if (Context.getOrUndefined(clean, Tracer.ParentSpan) !== undefined) clean = Context.omit(Tracer.ParentSpan)(clean)
   if (Context.get(clean, CurrentHandler) !== undefined) clean = Context.add(clean, CurrentHandler, undefined)
-  if (Context.get(clean, Initialising) !== undefined) clean = Context.add(clean, Initialising, undefined)
+  if (Context.get(clean, CurrentPlace) !== undefined) clean = Context.add(clean, CurrentPlace, undefined)
   return clean
 }

@@ -1,0 +1,157 @@
+/**
+ * The same child several times, with keys spread over the copies.
+ *
+ * **Guarantees.** A key always leads to the same partition, over restarts and in other processes (P1): whole numbers by
+ * their absolute value modulo the number of partitions, anything else by its hash. Each partition is a child of an ordinary
+ * supervisor, with the index as its id (P2).
+ *
+ * **Not guaranteed.** All partitions run on one thread. What they buy is shorter queues, and that a partition that crashes,
+ * or waits, leaves the others alone.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import * as Hash from "effect/Hash"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { type ChildOptions, type ChildSpec, specOf, supervisorSettingsOf, withoutOwnBackoff } from "./ChildSpec.ts"
+import { Blueprint } from "./internal/child.ts"
+import { type CommonOptions, type Plan, blueprintOf, invalid, planOf } from "./internal/plan.ts"
+import { startRoot } from "./internal/rootSupervisor.ts"
+import { type Facade, SupervisorBlueprint, SupervisorChild } from "./internal/supervisorChild.ts"
+import { observe } from "./internal/supervisorRef.ts"
+import { SupervisorError } from "./SupervisorError.ts"
+import type { Supervising } from "./SupervisorRef.ts"
+
+/**
+ * @category options
+ * @since 0.1.0
+ */
+export interface PartitionSupervisorOptions<Ref, R> extends CommonOptions {
+  /** How many, a whole number from 1. Default: the processors that the runtime reports. */
+  readonly partitions?: number | undefined
+  /** The spec of one partition. Its id is replaced by the index, which counts from 0. */
+  readonly child: (partition: number) => ChildSpec<string, Ref, R>
+}
+
+/**
+ * The handle of a partition supervisor.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PartitionSupervisorRef<out Ref> extends Supervising {
+  /** The handles of all partitions, by index. */
+  readonly partitions: ReadonlyArray<Ref>
+  /** The partition of a key. */
+  readonly route: (key: unknown) => Ref
+}
+
+/**
+ * The index of the partition that a key leads to.
+ *
+ * @category routing
+ * @since 0.1.0
+ */
+export const partitionOf = (key: unknown, partitions: number): number => {
+  const number = typeof key === "number" && Number.isSafeInteger(key) ? key : Hash.hash(key)
+  return Math.abs(number) % partitions
+}
+
+const partitionPlanOf = (
+  name: string,
+  options: PartitionSupervisorOptions<unknown, unknown>
+): Plan | SupervisorError => {
+  const { child, partitions = globalThis.navigator?.hardwareConcurrency ?? 1, ...common } = options
+  if (!Number.isSafeInteger(partitions) || partitions < 1) {
+    const problem = `it is ${String(partitions)}; give a whole number from 1`
+    return invalid(name, { field: "partitions", problem })
+  }
+  if (typeof child !== "function") {
+    const problem = `it is ${String(child)}; give a function from the index to a child spec`
+    return invalid(name, { field: "child", problem })
+  }
+  const children: Array<{ readonly blueprint: Blueprint }> = []
+  for (let index = 0; index < partitions; index++) {
+    let blueprint: ReturnType<typeof blueprintOf>
+    try {
+      blueprint = blueprintOf(child(index), "child")
+    } catch (error) {
+      return invalid(name, { field: "child", problem: `it threw ${String(error)} for partition ${index}` })
+    }
+    if (!(blueprint instanceof Blueprint)) return invalid(name, blueprint)
+    children.push({ blueprint: blueprint.with(blueprint.settings, String(index)) })
+  }
+  return planOf(name, { ...common, children })
+}
+
+const facade: Facade = (supervisor): PartitionSupervisorRef<unknown> => {
+  const partitions = supervisor.listed.map((child) => child.ref)
+  return {
+    ...observe(supervisor),
+    partitions,
+    route: (key) => partitions[partitionOf(key, partitions.length)]
+  }
+}
+
+/**
+ * Starts all partitions. They belong to the surrounding scope and stop with it.
+ *
+ * **Example** (Four workers)
+ *
+ * ```ts
+ * import { Actor, ChildSpec, PartitionSupervisor } from "@tinkex/supervision"
+ * import { Effect } from "effect"
+ *
+ * class Worker extends Actor.make("Worker", {
+ *   init: (partition: number) => ({ partition }),
+ *   call: { where: (self) => self.state.partition }
+ * }) {}
+ *
+ * const program = Effect.gen(function* () {
+ *   const workers = yield* PartitionSupervisor.start({
+ *     partitions: 4,
+ *     child: (partition) => ChildSpec.actor("worker", Worker, partition)
+ *   })
+ *   return yield* workers.route(-6).call.where() // 2
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const start = Effect.fn("PartitionSupervisor.start")(function* <Ref, R>(
+  options: PartitionSupervisorOptions<Ref, R> & { readonly name?: string | undefined }
+): Effect.fn.Return<PartitionSupervisorRef<Ref>, SupervisorError, R | Scope.Scope> {
+  const name = options.name ?? "supervisor"
+  const [settings, problem] = supervisorSettingsOf({ restart: "temporary" })
+  const plan = partitionPlanOf(name, options)
+  const blueprint = new SupervisorBlueprint(name, settings, problem, plan, facade)
+  const supervisor = yield* startRoot((context, system) => new SupervisorChild(undefined, blueprint, context, system))
+  return supervisor.ref as PartitionSupervisorRef<Ref> // the facade's, over the specs of that type
+})
+
+/**
+ * A partition supervisor as a child of another.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const childSpec = <const Id extends string, Ref, R>(
+  id: Id,
+  options: PartitionSupervisorOptions<Ref, R> & ChildOptions
+): ChildSpec<Id, PartitionSupervisorRef<Ref>, R> => {
+  const [settings, problem] = supervisorSettingsOf(options)
+  const plan = partitionPlanOf(id, options)
+  return specOf(id, new SupervisorBlueprint(id, withoutOwnBackoff(settings), problem, plan, facade))
+}
+
+/**
+ * The partitions as a layer.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <Ref, R>(
+  options: PartitionSupervisorOptions<Ref, R> & { readonly name?: string | undefined }
+): Layer.Layer<never, SupervisorError, Exclude<R, Scope.Scope>> => Layer.effectDiscard(start(options))

@@ -18,11 +18,15 @@
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type { ActorRef } from "./ActorRef.ts"
 import type * as ExitReason from "./ExitReason.ts"
 import { ignored } from "./internal/child.ts"
 import { type Definition, type MailboxOptions, define } from "./internal/definition.ts"
 import { type From, Later as Answering, Started } from "./internal/later.ts"
+import type { Registration } from "./internal/names.ts"
+import { enterAlone, startAlone } from "./internal/standalone.ts"
 import type { Target } from "./internal/target.ts"
+import type { SupervisorError } from "./SupervisorError.ts"
 
 /**
  * Brand of actor classes.
@@ -352,7 +356,8 @@ export type Services<A extends AnyActor> = Returned<A[typeof TypeId]["services"]
  * finalizers run at the end of the incarnation. `started` runs after it and before any message that already waits. `call`
  * handlers answer their caller; `cast` handlers answer nobody, so a failure in one is a crash. `exit` is told of the ends of
  * what the actor is linked to, which otherwise are its own. `terminate` runs at every end, before the finalizers; it is
- * shared by all instances, where a finalizer costs each of them a scope. `traced` (default false) gives `init` and handlers
+ * shared by all instances, where a finalizer costs each of them a scope. `describe` shows the state in crash reports, without
+ * its secrets; by default no state is shown. `traced` (default false) gives `init` and handlers
  * that are effects a span each, below the caller's.
  *
  * `mailbox` bounds the queue: `capacity` in messages (default 1024), `overflow` (default `"suspend"`): `suspend` makes
@@ -384,6 +389,7 @@ export const make = <Arg, I, C extends Handlers<State<I>>, K extends Handlers<St
     readonly cast?: K
     readonly exit?: ((self: Self<State<I>>, signal: ExitSignal) => ReturnType<Work<State<I>>>) | undefined
     readonly terminate?: ((self: Self<State<I>>, exit: ExitReason.ExitReason) => ReturnType<Work<State<I>>>) | undefined
+    readonly describe?: ((state: State<I>) => unknown) | undefined
     readonly mailbox?: MailboxOptions | undefined
     readonly traced?: boolean | undefined
   }
@@ -403,6 +409,70 @@ export const make = <Arg, I, C extends Handlers<State<I>>, K extends Handlers<St
     cast: options.cast ?? {},
     definition
   }) as never
+}
+
+/**
+ * @category options
+ * @since 0.1.0
+ */
+export interface StartOptions {
+  /** Its id, and the first part of its path. Default: the name of the actor. */
+  readonly id?: string | undefined
+  /** How long its start may take. Default 30 seconds. */
+  readonly startLimit?: Duration.Input | undefined
+  /** Names that it has from before its init until it ends. */
+  readonly names?: ReadonlyArray<Registration> | undefined
+}
+
+/**
+ * Starts an actor without a supervisor: nobody restarts it. It belongs to the surrounding scope. Returns once its init is
+ * done; fails with `StartFailed` when that fails or takes too long, and with `Ignored` when it has nothing to run.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const start = <A extends AnyActor>(
+  actor: A,
+  arg: Argument<A>,
+  options: StartOptions = {}
+): Effect.Effect<ActorRef<A>, SupervisorError, Services<A> | Scope.Scope> =>
+  startAlone(actor.definition, arg, options) as Effect.Effect<ActorRef<A>, SupervisorError, Services<A> | Scope.Scope> // its own
+
+/**
+ * Makes the present fiber live as an actor from here on, with a state that it has prepared itself: OTP's `enter_loop`. Returns
+ * when the actor ends cleanly, and fails or dies as it did. `announce` gets the ref, since nobody else knows it.
+ *
+ * **Example** (An effect that becomes a server)
+ *
+ * ```ts
+ * import { Actor, ChildSpec } from "@tinkex/supervision"
+ * import { Effect } from "effect"
+ *
+ * class Counter extends Actor.make("Counter", {
+ *   init: (start: number) => ({ total: start }),
+ *   call: { add: (self, n: number) => (self.state.total += n) }
+ * }) {}
+ *
+ * const spec = ChildSpec.effect(
+ *   "warm",
+ *   Effect.gen(function* () {
+ *     yield* Effect.sleep("1 second") // its own initialisation
+ *     yield* Actor.enter(Counter, { total: 7 }, { announce: (ref) => Effect.asVoid(ref.call.add(1)) })
+ *   })
+ * )
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const enter = <A extends AnyActor, E = never, R = never>(
+  actor: A,
+  state: StateOf<A>,
+  options: StartOptions & { readonly announce?: ((ref: ActorRef<A>) => Effect.Effect<void, E, R>) | undefined } = {}
+): Effect.Effect<void, SupervisorError | E, Services<A> | R> => {
+  const entered = { ...actor.definition, init: () => state }
+  const announce = options.announce as ((ref: unknown) => Effect.Effect<void, E, R>) | undefined // the ref is of this actor
+  return enterAlone(entered, options, announce) as Effect.Effect<void, SupervisorError | E, Services<A> | R> // its own
 }
 
 export type { From, MailboxOptions }

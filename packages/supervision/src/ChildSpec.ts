@@ -3,25 +3,27 @@
  *
  * @since 0.1.0
  */
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import { Class as PipeableClass, type Pipeable } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
 import type { AnyActor, Argument, Returned, Services } from "./Actor.ts"
 import type { ActorRef } from "./ActorRef.ts"
-import type { Backoff } from "./Backoff.ts"
-import type { Decide } from "./Decision.ts"
 import type { EffectRef } from "./EffectRef.ts"
 import { ActorBlueprint } from "./internal/actorChild.ts"
-import type { Blueprint, Problem, Restart, Settings, Stuck } from "./internal/child.ts"
+import type { Blueprint } from "./internal/child.ts"
 import { EffectBlueprint, EffectChild } from "./internal/effectChild.ts"
-import type { Registration } from "./internal/names.ts"
 import { CurrentPlace } from "./internal/place.ts"
 import { type AutoShutdown, type SupervisorOptions, blueprintsOf, invalid, oneOf, planOf } from "./internal/plan.ts"
+import {
+  type ChildOptions,
+  idProblem,
+  nameProblem,
+  supervisorSettingsOf,
+  withoutOwnBackoff,
+  workerSettingsOf
+} from "./internal/settings.ts"
 import { SupervisorBlueprint, plain } from "./internal/supervisorChild.ts"
-import * as RestartIntensity from "./RestartIntensity.ts"
 import type { SupervisorError } from "./SupervisorError.ts"
 import type { SupervisorRef } from "./SupervisorRef.ts"
 
@@ -71,121 +73,6 @@ export type Refs<Children extends ReadonlyArray<Any>> = {
  */
 export type Requirements<Children extends ReadonlyArray<Any>> = Returned<Children[number][typeof TypeId]["services"]>
 
-/**
- * @category options
- * @since 0.1.0
- */
-export interface ChildOptions {
-  /**
-   * `permanent` (default): restarted after every end. `transient`: restarted after a crash. `temporary`: never restarted,
-   * forgotten at its end, and so are its arguments.
-   */
-  readonly restart?: Restart | undefined
-  /**
-   * How long a stop may take before the child is fenced and left behind: a duration, `"infinity"`, or `"brutal"` for no
-   * wait at all. Default 5 seconds; infinity for supervisors.
-   */
-  readonly shutdown?: Duration.Input | "infinity" | "brutal" | undefined
-  /** How long its start may take, layers included; then it counts as failed. Default 30 seconds; infinity for supervisors. */
-  readonly startLimit?: Duration.Input | undefined
-  /** Its end may end its supervisor, see `autoShutdown`. Not for permanent children. Default false. */
-  readonly significant?: boolean | undefined
-  /**
-   * What follows when it does not stop within `shutdown`: it is left behind as a zombie (`abandon`, default); everything
-   * waits until it has ended (`wait`: for a child whose port or file the next one needs); or it is left behind and its
-   * supervisor ends with `ChildStuck` (`fail`).
-   */
-  readonly stuck?: Stuck | undefined
-  /** The delay before each restart, or `"none"` where its supervisor has a backoff for all. Default: its supervisor's. */
-  readonly backoff?: Backoff | "none" | undefined
-  /**
-   * Restarts that this child may have, besides the intensity that all children share. When they are used up, the supervisor
-   * gives up (`escalate`, default), or only the child stays down (`stop`). Default: no limit of its own.
-   */
-  readonly budget?:
-    | (RestartIntensity.RestartIntensityOptions & { readonly exceeded?: "stop" | "escalate" | undefined })
-    | undefined
-  /** What a crash means. Default: what the restart type says. */
-  readonly decide?: Decide | undefined
-  /** Names that it has from before its init until it ends; see `Registry`. Default: none. */
-  readonly names?: ReadonlyArray<Registration> | undefined
-}
-
-const workerShutdown = Duration.seconds(5)
-const workerStart = Duration.seconds(30)
-
-const durationOf = (value: Duration.Input): Duration.Duration | undefined => {
-  const duration = Option.getOrUndefined(Duration.fromInput(value))
-  return duration === undefined || Number.isNaN(Duration.toMillis(duration)) ? undefined : duration
-}
-
-const timeProblem = (field: string, value: unknown): Problem => ({
-  field,
-  problem: `it is ${String(value)}; give a duration from 0`
-})
-
-const settingsOf = (
-  options: ChildOptions,
-  usualShutdown: Duration.Duration,
-  usualStart: Duration.Duration
-): readonly [Settings, Problem | undefined] => {
-  const { budget, restart = "permanent", significant = false, stuck } = options
-  const given = options.shutdown ?? usualShutdown
-  const shutdown = given === "brutal" ? given : given === "infinity" ? Duration.infinity : durationOf(given)
-  const startLimit = durationOf(options.startLimit ?? usualStart)
-  const limits = budget === undefined ? undefined : RestartIntensity.limitsOf(budget)
-  let problem =
-    oneOf("restart", restart, ["permanent", "transient", "temporary"]) ??
-    oneOf("stuck", stuck, ["abandon", "wait", "fail"]) ??
-    oneOf("budget.exceeded", budget?.exceeded, ["stop", "escalate"])
-  if (shutdown === undefined || (shutdown !== "brutal" && Duration.toMillis(shutdown) < 0)) {
-    problem ??= timeProblem("shutdown", options.shutdown)
-  }
-  if (startLimit === undefined || Duration.toMillis(startLimit) < 0) {
-    problem ??= timeProblem("startLimit", options.startLimit)
-  }
-  if (typeof significant !== "boolean") {
-    problem ??= { field: "significant", problem: `it is ${String(significant)}; give true or false` }
-  }
-  if (significant && restart === "permanent") {
-    problem ??= { field: "significant", problem: "a permanent child never ends for good, so it cannot be significant" }
-  }
-  if (limits !== undefined && "field" in limits) {
-    problem ??= { field: limits.field.replace("intensity", "budget"), problem: limits.problem }
-  }
-  return [
-    {
-      restart,
-      shutdown: shutdown ?? usualShutdown,
-      startLimit: startLimit ?? usualStart,
-      significant,
-      stuck: stuck ?? "abandon",
-      backoff: options.backoff,
-      budget:
-        limits === undefined || "field" in limits ? undefined : { limits, exceeded: budget?.exceeded ?? "escalate" },
-      decide: options.decide,
-      names: options.names ?? none,
-      layer: undefined
-    },
-    problem
-  ]
-}
-
-const none: ReadonlyArray<Registration> = []
-const workerSettings = settingsOf({}, workerShutdown, workerStart)
-
-const workerSettingsOf = (options: ChildOptions | undefined): readonly [Settings, Problem | undefined] =>
-  options === undefined ? workerSettings : settingsOf(options, workerShutdown, workerStart)
-
-/** @internal */
-export const supervisorSettingsOf = (options: ChildOptions): readonly [Settings, Problem | undefined] =>
-  settingsOf(options, Duration.infinity, Duration.infinity)
-
-const idProblem = (id: unknown): Problem | undefined =>
-  typeof id === "string" && id !== "" && !id.includes("/")
-    ? undefined
-    : { field: "id", problem: `it is ${JSON.stringify(id)}; give a name without "/"` }
-
 class Spec extends PipeableClass {
   readonly [TypeId] = phantom
   readonly id: string
@@ -204,12 +91,6 @@ const phantom = {}
 // the phantom member exists for the compiler only, which is why the record needs a name for its type
 export const specOf = <Id extends string, Ref, R>(id: Id, blueprint: Blueprint): ChildSpec<Id, Ref, R> =>
   new Spec(id, blueprint) as never
-
-const nameProblem = ({ names }: Settings, definition: unknown): Problem | undefined => {
-  const index = names.findIndex((name) => name.definition !== definition)
-  if (index < 0) return undefined
-  return { field: `names[${index}]`, problem: "it is of a registry for other actors" }
-}
 
 /**
  * An actor with the argument of its `init`.
@@ -312,10 +193,6 @@ export const supervisor = <const Id extends string, const Children extends Reado
   )
 }
 
-/** @internal */
-// the backoff among a supervisor's options is for its children
-export const withoutOwnBackoff = (settings: Settings): Settings => ({ ...settings, backoff: undefined })
-
 /**
  * Builds a layer for each incarnation of a child and closes it after the child's end: what is in it is as young as the
  * incarnation. Layers that the program provides around the supervisor are shared and live on.
@@ -365,3 +242,5 @@ export const validate = (
     const checked = blueprintsOf(specs, options.autoShutdown ?? "never")
     return "field" in checked ? Effect.fail(invalid("validate", checked)) : Effect.void
   })
+
+export type { ChildOptions }

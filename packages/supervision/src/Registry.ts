@@ -24,6 +24,7 @@ import type { AnyActor } from "./Actor.ts"
 import type { ActorRef, IncarnationRef } from "./ActorRef.ts"
 import { ActorChild } from "./internal/actorChild.ts"
 import type { Child } from "./internal/child.ts"
+import { sameActor } from "./internal/definition.ts"
 import { Hub } from "./internal/eventHub.ts"
 import type { Registration } from "./internal/names.ts"
 import { CurrentPlace, type Place } from "./internal/place.ts"
@@ -197,7 +198,7 @@ export const make = <A extends AnyActor, Key = string, Value = void>(
         Effect.flatten(
           here((place) => {
             const child = place?.child
-            if (place?.live !== true || !(child instanceof ActorChild) || child.definition !== definition) {
+            if (place?.live !== true || !(child instanceof ActorChild) || !sameActor(child.definition, definition)) {
               const problem = `only a live ${definition.name} can take a name here, from its init or a handler`
               const about = { supervisor: child?.owner.path ?? "registry", field: `the name "${String(key)}"`, problem }
               return Effect.fail(new SupervisorError({ reason: new InvalidRequest(about) }))

@@ -7,7 +7,7 @@
  * | --- | --- | --- |
  * | `ChildStarted` | an incarnation is up | `generation` |
  * | `ChildIgnored` | an init answered that there is nothing to run | |
- * | `ChildExited` | an incarnation ended by itself, finalizers included | `generation`, `exit` |
+ * | `ChildExited` | an incarnation ended by itself, finalizers included | `generation`, `exit`, for a crashed actor `report` |
  * | `ChildStopped` | the supervisor stopped it | `generation` |
  * | `ChildRestarted` | the supervisor brought it back after a crash | `generation` |
  * | `ChildResumed` | an actor went on after a failure, by decision | `generation`, `operation`, `exit` |
@@ -28,6 +28,7 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Schema from "effect/Schema"
 import * as ExitReason from "./ExitReason.ts"
 
@@ -51,13 +52,32 @@ export const DropReason = Schema.Literals(["mailbox_full", "exit", "no_process",
 export type DropReason = typeof DropReason.Type
 
 /**
+ * What a crashed actor was doing: the operation, on whose behalf (a path, or `fiber 12`) if somebody waited, and its state as
+ * the actor's own `describe` shows it. Without a `describe` there is no state in it, because states hold secrets.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const CrashReport = Schema.Struct({
+  operation: Schema.optionalKey(Schema.String),
+  client: Schema.optionalKey(Schema.String),
+  state: Schema.optionalKey(Schema.Unknown)
+})
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type CrashReport = typeof CrashReport.Type
+
+/**
  * @category models
  * @since 0.1.0
  */
 export const SupervisionEvent = Schema.TaggedUnion({
   ChildStarted: { ...common, generation },
   ChildIgnored: common,
-  ChildExited: { ...common, generation, exit },
+  ChildExited: { ...common, generation, exit, report: Schema.optionalKey(CrashReport) },
   ChildStopped: { ...common, generation },
   ChildRestarted: { ...common, generation },
   ChildResumed: { ...common, generation, operation: Schema.String, exit },
@@ -112,17 +132,71 @@ export const isAlarming = (event: {
 }
 
 /**
- * One line for a log.
+ * @category options
+ * @since 0.1.0
+ */
+export interface FormatOptions {
+  /** The whole cause and the crash report, each on lines of their own. Default false: one line. */
+  readonly multiline?: boolean | undefined
+  /** Characters that the text may have; what is cut off is replaced by `…`. Default: no limit. */
+  readonly limit?: number | undefined
+}
+
+const cut = (text: string, limit: number): string =>
+  text.length <= limit ? text : `${text.slice(0, Math.max(0, limit - 1))}…`
+
+/**
+ * An event as text for a log.
  *
  * @category formatting
  * @since 0.1.0
  */
-export const format = (event: SupervisionEvent): string => {
+export const format = (event: SupervisionEvent, options: FormatOptions = {}): string => {
+  const { limit = Infinity, multiline = false } = options
   const about = `${event._tag} ${event.supervisor}/${event.child}`
   const parts: Array<string> = []
   if ("operation" in event) parts.push(event.operation)
   if ("callback" in event) parts.push(event.callback)
   if ("exit" in event) parts.push(ExitReason.format(event.exit))
   if ("why" in event) parts.push(`(${event.why})`)
-  return parts.length === 0 ? about : `${about}: ${parts.join(" ")}`
+  const report = event._tag === "ChildExited" ? event.report : undefined
+  if (report?.operation !== undefined) parts.push(`in ${report.operation}`)
+  const line = parts.length === 0 ? about : `${about}: ${parts.join(" ")}`
+  if (!multiline) return cut(line.replaceAll(/\s*\n\s*/g, " "), limit)
+  const lines = [line]
+  if (report?.client !== undefined) lines.push(`  client: ${report.client}`)
+  if (report !== undefined && "state" in report) lines.push(`  state: ${show(report.state)}`)
+  if ("exit" in event && event.exit._tag === "Crash") {
+    lines.push(
+      ...Cause.pretty(event.exit.cause)
+        .split("\n")
+        .map((text) => `  ${text}`)
+    )
+  }
+  return cut(lines.join("\n"), limit)
+}
+
+const show = (state: unknown): string => {
+  try {
+    return typeof state === "string" ? state : (JSON.stringify(state) ?? String(state))
+  } catch {
+    return String(state)
+  }
+}
+
+/**
+ * Many events in one line per supervisor, tag and reason: `ShutdownError root/pool: killed (12 children)`.
+ *
+ * @category formatting
+ * @since 0.1.0
+ */
+export const summarize = (events: Iterable<SupervisionEvent>, options: FormatOptions = {}): string => {
+  const groups = new Map<string, number>()
+  for (const event of events) {
+    const reason = "exit" in event ? `: ${ExitReason.format(event.exit)}` : ""
+    const line = `${event._tag} ${event.supervisor}${reason}`
+    groups.set(line, (groups.get(line) ?? 0) + 1)
+  }
+  const lines = Array.from(groups, ([line, count]) => `${line} (${count} ${count === 1 ? "child" : "children"})`)
+  return cut(lines.join("\n"), options.limit ?? Infinity)
 }

@@ -26,15 +26,8 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { CallError, CallTimeout, TargetExit } from "./CallError.ts"
-import {
-  type ChildOptions,
-  type ChildSpec,
-  type EffectOptions,
-  effectBlueprint,
-  specOf,
-  supervisorSettingsOf,
-  withoutOwnBackoff
-} from "./ChildSpec.ts"
+import { type ChildOptions, type ChildSpec, type EffectOptions, effectBlueprint, specOf } from "./ChildSpec.ts"
+import { supervisorSettingsOf, withoutOwnBackoff } from "./internal/settings.ts"
 import type { DynamicSupervisorOptions } from "./DynamicSupervisor.ts"
 import type { EffectRef } from "./EffectRef.ts"
 import * as ExitReason from "./ExitReason.ts"

@@ -887,7 +887,7 @@ describe("alarms", () => {
         const tree = yield* Supervisor.start({ name: "shop", children: [witness("a", [])] })
         yield* tree.refs.a.cast.crash()
         yield* settle
-        assert.deepStrictEqual(lines.map(String), ["ChildExited shop/a: crash (Error: crash)"])
+        assert.deepStrictEqual(lines.map(String), ["ChildExited shop/a: crash (Error: crash) in crash"])
         yield* record(tree.events)
         yield* tree.refs.a.cast.crash()
         yield* settle

@@ -7,6 +7,7 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { isDefect } from "../Decision.ts"
 import * as ExitReason from "../ExitReason.ts"
+import type { CrashReport } from "../SupervisionEvent.ts"
 import { Addressee, stopOperation } from "./addressee.ts"
 import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored } from "./child.ts"
 import type { Definition } from "./definition.ts"
@@ -265,8 +266,30 @@ export class ActorChild extends Addressee {
   /** The only way in which an incarnation ends by itself. */
   private end(reason: ExitReason.ExitReason): void {
     this.status = "down"
+    const report = reason._tag === "Crash" ? this.report() : undefined
     const cleanup = this.halt(reason)
-    this.owner.exited(this, reason, cleanup)
+    this.owner.exited(this, reason, cleanup, report)
+  }
+
+  private report(): CrashReport {
+    const { current, definition, incarnation, owner, id } = this
+    const { describe } = definition
+    const client = current?.link?.actor.path ?? (current?.waiting === true ? "fiber" : undefined)
+    return {
+      ...(current === undefined ? {} : { operation: current.operation.name }),
+      ...(client === undefined ? {} : { client }),
+      ...(describe === undefined || incarnation === undefined
+        ? {}
+        : {
+            state: this.system.attempt(
+              owner.path,
+              id,
+              "describe",
+              () => describe(incarnation.state),
+              "(describe failed)"
+            )
+          })
+    }
   }
 
   turn(quantum: number): number {

@@ -6,6 +6,7 @@ import type { Backoff } from "../Backoff.ts"
 import type { Decide, Decision } from "../Decision.ts"
 import * as ExitReason from "../ExitReason.ts"
 import type * as RestartIntensity from "../RestartIntensity.ts"
+import type { CrashReport } from "../SupervisionEvent.ts"
 import type { WaitingMessage } from "./mailbox.ts"
 import type { Registration } from "./names.ts"
 import type { AnyExit, Open, Steps } from "./process.ts"
@@ -20,7 +21,12 @@ export interface Owner {
   readonly path: string
   readonly system: System
   /** An incarnation ended by itself. `cleanup` still runs its finalizers. */
-  readonly exited: (child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined) => void
+  readonly exited: (
+    child: Child,
+    reason: ExitReason.ExitReason,
+    cleanup: Open | undefined,
+    report?: CrashReport
+  ) => void
 }
 
 export interface Budget {
@@ -180,4 +186,5 @@ export const ignored = Symbol.for("@tinkex/supervision/ignored")
 export interface Ending {
   readonly reason: ExitReason.ExitReason
   readonly open: Open
+  readonly report: CrashReport | undefined
 }

@@ -6,7 +6,8 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { CallTimeout } from "../CallError.ts"
 import * as ExitReason from "../ExitReason.ts"
-import { type Child, type Owner, ignored } from "./child.ts"
+import type { CrashReport } from "../SupervisionEvent.ts"
+import { type Child, type Ending, type Owner, ignored } from "./child.ts"
 import type { Emitted } from "./eventHub.ts"
 import { takeNames } from "./names.ts"
 import { type AnyExit, type Open, type Steps, settled } from "./process.ts"
@@ -132,7 +133,7 @@ export class Children {
       child.status = "stopping"
       child.ending = undefined
       yield* this.dispose(child, ending.open)
-      this.departed(child, this.final(child, ending.reason, ending.open))
+      this.departed(child, this.final(child, ending.reason, ending.open), ending.report)
     }
     child.extras?.retry?.cancel()
     child.status = "starting"
@@ -143,38 +144,35 @@ export class Children {
     child: Child,
     reason: ExitReason.ExitReason,
     cleanup: Open | undefined,
+    report: CrashReport | undefined,
     done: (reason: ExitReason.ExitReason) => void
   ): void {
     const open = this.closing(child, cleanup)
     if (open === undefined || open.pollUnsafe() !== undefined) {
       const final = this.final(child, reason, open)
-      this.departed(child, final)
+      this.departed(child, final, report)
       done(final)
       return
     }
-    child.ending = { reason, open }
-    this.site.system.run(this.awaitEnd(child, reason, open, done))
+    const ending = (child.ending = { reason, open, report })
+    this.site.system.run(this.awaitEnd(child, ending, done))
   }
 
-  private *awaitEnd(
-    child: Child,
-    reason: ExitReason.ExitReason,
-    open: Open,
-    done: (reason: ExitReason.ExitReason) => void
-  ): Steps<void> {
-    const current = () => child.ending?.open === open
-    yield* this.dispose(child, open, current)
+  private *awaitEnd(child: Child, ending: Ending, done: (reason: ExitReason.ExitReason) => void): Steps<void> {
+    const current = () => child.ending === ending
+    yield* this.dispose(child, ending.open, current)
     if (!current()) return
     child.ending = undefined
-    const final = this.final(child, reason, open)
-    this.departed(child, final)
+    const final = this.final(child, ending.reason, ending.open)
+    this.departed(child, final, ending.report)
     done(final)
   }
 
-  private departed(child: Child, exit: ExitReason.ExitReason): void {
+  private departed(child: Child, exit: ExitReason.ExitReason, report: CrashReport | undefined): void {
     const { id, generation } = child
     this.site.system.counters.children--
-    this.site.emit({ _tag: "ChildExited", child: id, generation, exit })
+    const event = { _tag: "ChildExited", child: id, generation, exit } as const
+    this.site.emit(report === undefined ? event : { ...event, report })
     child.departed(exit)
   }
 

@@ -40,6 +40,7 @@ export interface Definition {
   readonly started: ((self: unknown) => unknown) | undefined
   readonly exit: ((self: unknown, signal: unknown) => unknown) | undefined
   readonly terminate: ((self: unknown, reason: ExitReason) => unknown) | undefined
+  readonly describe: ((state: unknown) => unknown) | undefined
   readonly calls: ReadonlyArray<Operation>
   readonly casts: ReadonlyArray<Operation>
   readonly capacity: number
@@ -48,6 +49,9 @@ export interface Definition {
   readonly quarantineAfter: number
   readonly traced: boolean
 }
+
+/** Whether two definitions are of one actor class, whatever makes their states. */
+export const sameActor = (one: Definition, other: Definition | undefined): boolean => one.calls === other?.calls
 
 type Untyped = (self: unknown, payload?: unknown) => unknown
 type AnyGenerator = Generator<Effect.Effect<unknown, unknown, unknown>, unknown, unknown>
@@ -104,6 +108,7 @@ export const define = (
     readonly started?: unknown
     readonly exit?: unknown
     readonly terminate?: unknown
+    readonly describe?: unknown
     readonly call?: object
     readonly cast?: object
     readonly mailbox?: MailboxOptions | undefined
@@ -122,6 +127,7 @@ export const define = (
     started: optional(options.started),
     exit: optional(options.exit),
     terminate: optional(options.terminate) as Definition["terminate"],
+    describe: options.describe as Definition["describe"],
     calls: operations(options.call, true),
     casts: operations(options.cast, false),
     capacity: capacity === "unbounded" ? Infinity : count(name, "mailbox.capacity", capacity, `, or "unbounded"`),

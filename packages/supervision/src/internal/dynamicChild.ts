@@ -3,6 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as ExitReason from "../ExitReason.ts"
+import type { CrashReport } from "../SupervisionEvent.ts"
 import { Ignored, MaxChildren, NotFound, StartFailed, SupervisorError } from "../SupervisorError.ts"
 import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored } from "./child.ts"
 import { type Answer, Overseer } from "./overseer.ts"
@@ -181,9 +182,9 @@ export class DynamicChild extends Overseer implements Roster {
     if (waiting !== undefined) for (const wake of waiting) wake()
   }
 
-  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined): void {
+  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: CrashReport): void {
     const { generation } = child
-    this.children.ended(child, reason, cleanup, (reason) => {
+    this.children.ended(child, reason, cleanup, report, (reason) => {
       this.system.ready(new Departure(this, child, generation, reason))
     })
   }

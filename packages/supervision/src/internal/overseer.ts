@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as ExitReason from "../ExitReason.ts"
+import type { CrashReport } from "../SupervisionEvent.ts"
 import {
   ChildStuck,
   InvalidRequest,
@@ -217,7 +218,7 @@ export abstract class Overseer extends Child implements Site {
     this.owner.exited(this, reason, undefined)
   }
 
-  abstract exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined): void
+  abstract exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: CrashReport): void
 
   /** Refuses a request from an init that this supervisor waits for. */
   protected get asksItself(): SupervisorError | undefined {

@@ -12,9 +12,9 @@ const awaitOpen = (open: Open): Effect.Effect<AnyExit> =>
   Effect.callback((resume) => Effect.sync(open.addObserver((exit) => resume(Effect.succeed(exit)))))
 
 /** Starts a supervisor without a supervisor: it belongs to the surrounding scope and stops with it. */
-export const startRoot = (
-  make: (context: Context.Context<never>, system: System) => Overseer
-): Effect.Effect<Overseer, SupervisorError, Scope.Scope> =>
+export const startRoot = <S extends Overseer>(
+  make: (context: Context.Context<never>, system: System) => S
+): Effect.Effect<S, SupervisorError, Scope.Scope> =>
   Effect.flatMap(Effect.context<never>(), (context) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {

@@ -2,6 +2,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as ExitReason from "../ExitReason.ts"
+import type { CrashReport } from "../SupervisionEvent.ts"
 import { StartFailed, SupervisorError } from "../SupervisorError.ts"
 import { Administration } from "./administration.ts"
 import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored } from "./child.ts"
@@ -187,9 +188,11 @@ export class SupervisorChild extends Overseer implements Roster {
     }
   }
 
-  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined): void {
+  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: CrashReport): void {
     const { generation } = child
-    this.children.ended(child, reason, cleanup, (reason) => this.send({ kind: "exit", child, generation, reason }))
+    this.children.ended(child, reason, cleanup, report, (reason) =>
+      this.send({ kind: "exit", child, generation, reason })
+    )
   }
 
   /** Queues a request. `ends` names the child that it is about to end. */

@@ -153,6 +153,9 @@ export class WaitingMessage extends Effectable.Class<void> implements Message, T
 
 const nothing: ReadonlyArray<Message> = []
 
+/** Below this capacity a sender that waits gets the first free slot. */
+const smallCapacity = 64
+
 /**
  * A queue linked through its messages. Those within `capacity` are admitted; later ones belong to senders that wait for
  * room, which is why one list keeps the order of every sender.
@@ -161,6 +164,7 @@ export class Mailbox {
   private readonly capacity: number
   private head: Message | undefined = undefined
   private tail: Message | undefined = undefined
+  /** Messages that were admitted. */
   private size = 0
   private outside: Message | undefined = undefined
 
@@ -173,7 +177,14 @@ export class Mailbox {
   }
 
   get isFull(): boolean {
-    return this.size >= this.capacity
+    return this.size >= this.capacity || this.outside !== undefined
+  }
+
+  /** Messages that wait, outside too. */
+  get depth(): number {
+    let depth = this.size
+    for (let at = this.outside; at !== undefined; at = at.next) depth++
+    return depth
   }
 
   push(message: Message): void {
@@ -184,9 +195,11 @@ export class Mailbox {
       message.previous = this.tail
     }
     this.tail = message
-    if (this.size++ >= this.capacity) {
+    if (this.isFull) {
       message.place = "outside"
       this.outside ??= message
+    } else {
+      this.size++
     }
   }
 
@@ -198,10 +211,6 @@ export class Mailbox {
     else this.head.previous = message
     this.head = message
     this.size++
-  }
-
-  get depth(): number {
-    return this.size
   }
 
   shift(): Message | undefined {
@@ -229,14 +238,14 @@ export class Mailbox {
 
   remove(message: Message): void {
     if (message.place === "taken") return
-    const admitted = message.place === "queued"
-    if (this.outside === message) this.outside = message.next
     this.unlink(message)
-    if (admitted && this.outside !== undefined) this.admit()
+    if (this.outside !== undefined) this.admit()
   }
 
   private unlink(message: Message): void {
     const { next, previous } = message
+    if (message.place === "queued") this.size--
+    else if (this.outside === message) this.outside = next
     if (previous === undefined) this.head = next
     else previous.next = next
     if (next === undefined) this.tail = previous
@@ -244,15 +253,21 @@ export class Mailbox {
     message.next = undefined
     message.previous = undefined
     message.place = "taken"
-    this.size--
   }
 
-  /** One slot became free: the first sender outside gets it. Only a cast was waiting just for that. */
+  /**
+   * Lets in those who wait for room. A large mailbox first gets half empty: a sender that were woken for each slot would
+   * send one message and wait again. Only a cast was waiting just for this.
+   */
   private admit(): void {
-    const message = this.outside
-    if (message === undefined) return
-    this.outside = message.next
-    message.place = "queued"
-    if (!message.operation.reply && message instanceof WaitingMessage) message.answer(Exit.void)
+    const { capacity } = this
+    if (this.size > (capacity < smallCapacity ? capacity - 1 : capacity >> 1)) return
+    while (this.outside !== undefined && this.size < capacity) {
+      const message: Message = this.outside
+      this.outside = message.next
+      message.place = "queued"
+      this.size++
+      if (!message.operation.reply && message instanceof WaitingMessage) message.answer(Exit.void)
+    }
   }
 }

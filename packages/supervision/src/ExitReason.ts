@@ -23,6 +23,9 @@ export class Stop extends Schema.TaggedError<Stop>()("Stop", { info: Schema.Unkn
   }
 }
 
+/** JSON has no undefined: it is written as null, and null is read as undefined. */
+const Told = Schema.Union([Schema.Undefined, Schema.Unknown])
+
 /**
  * The reason of an end: `Normal` with the value of an effect child, `Shutdown` for a stop that was asked for (`info`
  * when the child asked for it itself with {@link Stop}), `Crash` with the failure or defect that matters and the whole
@@ -32,8 +35,8 @@ export class Stop extends Schema.TaggedError<Stop>()("Stop", { info: Schema.Unkn
  * @since 0.1.0
  */
 export const ExitReason = Schema.TaggedUnion({
-  Normal: { value: Schema.Unknown },
-  Shutdown: { info: Schema.Unknown },
+  Normal: { value: Told },
+  Shutdown: { info: Told },
   Crash: { error: Schema.Defect(), cause: Schema.Cause(Schema.Defect(), Schema.Defect()) },
   Killed: {}
 })

@@ -92,7 +92,7 @@ export interface Registry<A extends AnyActor, Key, Value> {
   ) => Effect.Effect<void, E, R>
   /** An address that looks its key up with every message. Without an owner calls fail with `NoProcess`, casts do nothing. */
   readonly ref: (key: Key) => ActorRef<A>
-  /** Names taken and given back from now on. A reader may fall behind by 1024. */
+  /** Names taken and given back from now on. A reader may fall behind by 8192. */
   readonly events: Stream.Stream<RegistryEvent<Key>>
 }
 

@@ -81,11 +81,11 @@ export interface Supervising extends Target {
   readonly snapshot: Effect.Effect<Node>
   /**
    * What happens in this supervisor and below it. Begins with the latest 256 events of the tree, so that those of the
-   * start are not lost; ends when the tree has ended. A reader that falls behind by more than 1024 loses the oldest and
+   * start are not lost; ends when the tree has ended. A reader that falls behind by more than 8192 loses the oldest and
    * is told by `EventsMissed`. While nobody reads, alarming events are logged as warnings, at most 16 a second.
    */
   readonly events: Stream.Stream<SupervisionEvent>
-  /** Messages that got lost from now on, with their payload. A reader may fall behind by 1024. */
+  /** Messages that got lost from now on, with their payload. A reader may fall behind by 8192. */
   readonly deadLetters: Stream.Stream<DeadLetter>
   /** Ends it with reason killed, its children first. A permanent or transient one is restarted by its own supervisor. */
   readonly kill: Effect.Effect<void>

@@ -761,6 +761,7 @@ describe("nested supervisors", () => {
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual(log.slice(3), ["-y", "-x", "-first"])
       assert.strictEqual((yield* tree.refs.inner.exit)._tag, "Shutdown")
+      yield* settle
       assert.deepStrictEqual(tags(inner), [
         "ChildStarted x",
         "ChildStarted y",
@@ -853,10 +854,10 @@ describe("events", () => {
         Effect.forkScoped({ startImmediately: true })
       )
       yield* tree.terminateChild("a")
-      for (let i = 0; i < 1500; i++) yield* tree.refs.a.cast.crash()
+      for (let i = 0; i < 8192 + 475; i++) yield* tree.refs.a.cast.crash()
       yield* Deferred.succeed(gate, undefined)
       yield* settle
-      assert.deepStrictEqual(seen.slice(0, 3), ["ChildStarted", "missed 477", "MessageDropped"])
+      assert.deepStrictEqual(seen.slice(0, 3), ["ChildStarted", "missed 476", "MessageDropped"])
       assert.strictEqual(seen.length, 1 + 1 + 1024)
     })
   )

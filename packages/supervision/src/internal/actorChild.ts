@@ -10,7 +10,8 @@ import * as ExitReason from "../ExitReason.ts"
 import type { CrashReport } from "../SupervisionEvent.ts"
 import { Addressee, stopOperation } from "./addressee.ts"
 import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored } from "./child.ts"
-import type { Definition } from "./definition.ts"
+import { type Definition, ownOperation } from "./definition.ts"
+import { sent, turn } from "./cast.ts"
 import { Incarnation } from "./incarnation.ts"
 import { Later, Started, fromOf } from "./later.ts"
 import { CurrentHandler, Link } from "./link.ts"
@@ -256,7 +257,7 @@ export class ActorChild extends Addressee {
     if (incarnation === undefined) return
     if (exit !== undefined) {
       const signal = { from: from.path, exit: reason }
-      const operation = { name: "exit", reply: false, run: (self: unknown) => exit(self, signal) }
+      const operation = ownOperation("exit", (self) => exit(self, signal))
       this.deliver(new OwnMessage(operation, incarnation, { live: true }))
     } else if (reason._tag !== "Normal") {
       this.end(reason)
@@ -349,18 +350,13 @@ export class ActorChild extends Addressee {
   /** False when the turn is over: the handler is suspended, or the incarnation has ended. */
   private handle(incarnation: Incarnation, message: Message): boolean {
     const { operation } = message
-    if (message instanceof OwnMessage) {
-      if (message.incarnation !== incarnation || !message.token.live) return true
-    } else if (operation.generation !== undefined && operation.generation !== incarnation.generation) {
-      this.refuse(message, undefined)
-      return true
-    }
-    if (operation.run === stopOperation.run) {
-      this.stopBy(message)
-      return false
+    if (operation.special) {
+      const outcome = this.admits(incarnation, message)
+      if (outcome !== undefined) return outcome
     }
     incarnation.life?.touched(message)
     this.current = message
+    turn.span = message.span
     let out: unknown
     try {
       out = operation.run(incarnation, message.payload)
@@ -373,8 +369,28 @@ export class ActorChild extends Addressee {
       this.current = undefined
       return !operation.reply || this.answer(incarnation, message, out)
     }
+    if (sent(out)) {
+      this.current = undefined
+      if (operation.reply) this.reply(message, Exit.void)
+      return this.incarnation === incarnation
+    }
     const exit = Exit.isExit(out) ? out : this.run(incarnation, message, out as AnyEffect) // services: as for init
     return exit !== undefined && this.settle(incarnation, message, exit)
+  }
+
+  /** Looks at a message that is not for just any incarnation; undefined when it is to be handled like the others. */
+  private admits(incarnation: Incarnation, message: Message): boolean | undefined {
+    const { generation, run } = message.operation
+    if (message instanceof OwnMessage) {
+      return message.incarnation === incarnation && message.token.live ? undefined : true
+    }
+    if (generation !== undefined && generation !== incarnation.generation) {
+      this.refuse(message, undefined)
+      return true
+    }
+    if (run !== stopOperation.run) return undefined
+    this.stopBy(message)
+    return false
   }
 
   /** Runs a handler's effect; undefined while it is suspended, which is the only time when an actor has a fiber. */
@@ -472,11 +488,12 @@ export class ActorChild extends Addressee {
     this.status = "down"
     const reason = message.payload as ExitReason.ExitReason // what stop sends
     const cleanup = this.halt(reason)
+    this.owner.exited(this, reason, cleanup)
+    // on a turn of its own: its supervisor knows of the end before the one who asked does
     const answer = () => {
-      if (message instanceof WaitingMessage) message.answer(Exit.void)
+      this.system.post(() => message instanceof WaitingMessage && message.answer(Exit.void))
     }
     if (cleanup === undefined) answer()
     else cleanup.addObserver(answer)
-    this.owner.exited(this, reason, cleanup)
   }
 }

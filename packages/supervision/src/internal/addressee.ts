@@ -3,6 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import type * as Tracer from "effect/Tracer"
 import {
   CallCycle,
   CallError,
@@ -25,7 +26,13 @@ import { CastMessage, Mailbox, type Message, OwnMessage, type Target, WaitingMes
 import type { Runnable } from "./system.ts"
 
 /** The payload is the reason. */
-export const stopOperation: Operation = { name: "stop", reply: true, run: () => undefined }
+export const stopOperation: Operation = {
+  name: "stop",
+  reply: true,
+  run: () => undefined,
+  generation: undefined,
+  special: true
+}
 
 /** `idle`: nothing to do. `queued`: in the run queue. `busy`: on its turn, or a handler is suspended. */
 type Activity = "idle" | "queued" | "busy"
@@ -82,6 +89,13 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
     return message
   }
 
+  /** Sends a cast on behalf of a handler without a fiber; false when there is more to it than room in the mailbox. */
+  castNow(operation: Operation, payload: unknown, span: Tracer.AnySpan | undefined): boolean {
+    if (this.status !== "up" || operation.generation !== undefined || this.mailbox.isFull) return false
+    this.enqueue(new CastMessage(operation, payload, span))
+    return true
+  }
+
   /** Sends a cast; the result is undefined unless the sender has to wait for room. */
   cast(
     sender: Fiber.Fiber<unknown, unknown>,
@@ -125,7 +139,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
     generation: number | undefined,
     settle: (exit: Exit.Exit<unknown, unknown>) => void
   ): WaitingMessage | undefined {
-    const operation = generation === undefined ? stopOperation : { ...stopOperation, generation }
+    const operation = { ...stopOperation, generation }
     if (circle(Fiber.getCurrent()?.getRef(CurrentHandler), this) !== undefined) {
       settle(this.failure(new CallingSelf({ target: this.path, operation: "stop" })))
       return undefined

@@ -130,7 +130,7 @@ export class Administration {
   }
 
   private unknown(id: string): Answer {
-    return refused(new NotFound({ supervisor: this.site.path, child: id }))
+    return refused(new NotFound({ supervisor: this.site.path, child: String(id) }))
   }
 
   private busy(child: Child): Answer {

@@ -24,6 +24,8 @@ export interface Site extends Owner {
 export class Children {
   private readonly site: Site
   private readonly starting = new Map<Child, () => void>()
+  /** Children that were told to stop and are about to be waited for. */
+  private readonly halted = new Map<Child, Open>()
 
   constructor(site: Site) {
     this.site = site
@@ -39,24 +41,42 @@ export class Children {
     return this.starting.has(child)
   }
 
-  /** Nothing when it is up, `ignored` when it has nothing to run, else why it did not come up. */
-  *bringUp(child: Child): Steps<ExitReason.ExitReason | typeof ignored | undefined> {
-    child.status = "starting"
+  /** The first step of a start, for a child that needs nothing before its init; for any other, nothing happens yet. */
+  begin(child: Child): AnyExit | Open | undefined {
     const { layer, names } = child.settings
-    const taken = names.length === 0 ? undefined : takeNames(child)
-    let exit: AnyExit = taken === undefined ? Exit.void : Exit.fail(taken)
-    if (taken === undefined && layer !== undefined) exit = yield* this.build(child, layer)
-    if (Exit.isSuccess(exit)) {
-      const begun = child.begin()
-      exit = Exit.isExit(begun) ? begun : yield* this.outcome(child, begun)
-    }
-    const { system } = this.site
+    if (layer !== undefined || names.length > 0) return undefined
+    child.status = "starting"
+    return child.begin()
+  }
+
+  /** Completes a start that had not to wait. False when it did not simply come up. */
+  cameUp(child: Child, begun: AnyExit | Open | undefined): boolean {
+    if (begun === undefined || !Exit.isExit(begun) || Exit.isFailure(begun) || begun.value === ignored) return false
+    child.complete(begun)
+    this.up(child)
+    return true
+  }
+
+  private up(child: Child): void {
+    const { site } = this
+    const { system } = site
+    child.since = Math.floor(system.now())
+    system.counters.children++
+    site.emit({ _tag: "ChildStarted", child: child.id, generation: child.generation })
+    child.activate()
+  }
+
+  /** Nothing when it is up, `ignored` when it has nothing to run, else why it did not come up. */
+  *bringUp(
+    child: Child,
+    begun: AnyExit | Open | undefined = this.begin(child)
+  ): Steps<ExitReason.ExitReason | typeof ignored | undefined> {
+    let exit: AnyExit
+    if (begun === undefined) exit = yield* this.prepared(child)
+    else exit = Exit.isExit(begun) ? begun : yield* this.outcome(child, begun)
     const outcome = child.complete(exit)
     if (outcome === undefined) {
-      child.since = Math.floor(system.now())
-      system.counters.children++
-      this.site.emit({ _tag: "ChildStarted", child: child.id, generation: child.generation })
-      child.activate()
+      this.up(child)
       return undefined
     }
     yield* this.dispose(child, this.halt(child, outcome === ignored ? ExitReason.normal : outcome))
@@ -64,6 +84,20 @@ export class Children {
     if (outcome === ignored) this.site.emit({ _tag: "ChildIgnored", child: child.id })
     else this.site.emit({ _tag: "StartFailed", child: child.id, exit: outcome })
     return outcome
+  }
+
+  /** The start of a child that takes names or gets layers before its init. */
+  private *prepared(child: Child): Steps<AnyExit> {
+    child.status = "starting"
+    const { layer } = child.settings
+    const taken = takeNames(child)
+    if (taken !== undefined) return Exit.fail(taken)
+    if (layer !== undefined) {
+      const built = yield* this.build(child, layer)
+      if (Exit.isFailure(built)) return built
+    }
+    const begun = child.begin()
+    return Exit.isExit(begun) ? begun : yield* this.outcome(child, begun)
   }
 
   /** Builds the layers of a child anew: what they hold is as young as the incarnation. */
@@ -105,8 +139,29 @@ export class Children {
   }
 
   *stop(child: Child): Steps<void> {
+    if (this.stopNow(child)) return
     yield* this.takeDown(child)
     this.retire(child)
+  }
+
+  /** Stops a child that leaves nothing to wait for; false when it is not one. */
+  stopNow(child: Child): boolean {
+    if (child.status !== "up") return false
+    child.status = "stopping"
+    const open = this.halt(child, ExitReason.shutdown)
+    if (open !== undefined) {
+      this.halted.set(child, open)
+      return false
+    }
+    this.wasStopped(child, ExitReason.shutdown)
+    this.retire(child)
+    return true
+  }
+
+  private wasStopped(child: Child, reason: ExitReason.ExitReason): void {
+    this.site.system.counters.children--
+    this.site.emit({ _tag: "ChildStopped", child: child.id, generation: child.generation })
+    child.departed(reason)
   }
 
   /** The child stays down unless somebody asks for it. */
@@ -121,14 +176,14 @@ export class Children {
   /** Ends the incarnation, if there is one. Between this and a start, messages wait; `retire` turns them away. */
   *takeDown(child: Child): Steps<void> {
     const { ending } = child
-    if (child.status === "up") {
+    const halted = this.halted.get(child)
+    this.halted.delete(child)
+    if (child.status === "up" || halted !== undefined) {
       child.status = "stopping"
-      const exit = yield* this.dispose(child, this.halt(child, ExitReason.shutdown))
+      const exit = yield* this.dispose(child, halted ?? this.halt(child, ExitReason.shutdown))
       const reason = exit === undefined ? ExitReason.shutdown : child.stopped(exit)
       if (exit !== undefined) this.reportStop(child, reason)
-      this.site.system.counters.children--
-      this.site.emit({ _tag: "ChildStopped", child: child.id, generation: child.generation })
-      child.departed(ExitReason.isClean(reason) && reason._tag !== "Normal" ? reason : ExitReason.shutdown)
+      this.wasStopped(child, ExitReason.isClean(reason) && reason._tag !== "Normal" ? reason : ExitReason.shutdown)
     } else if (ending !== undefined) {
       child.status = "stopping"
       child.ending = undefined

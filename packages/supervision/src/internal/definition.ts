@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { ExitReason } from "../ExitReason.ts"
+import { sent } from "./cast.ts"
 
 /**
  * How many messages may wait, what happens to one more, and what happens to those that wait when the actor is restarted.
@@ -31,7 +32,9 @@ export interface Operation {
   readonly reply: boolean
   readonly run: (self: unknown, payload: unknown) => unknown
   /** Set when it may only reach this incarnation. */
-  readonly generation?: number
+  readonly generation: number | undefined
+  /** Not simply a handler of the actor: the few tests that only such messages need are not made for all. */
+  readonly special: boolean
 }
 
 export interface Definition {
@@ -64,9 +67,13 @@ const advance = (generator: AnyGenerator): Effect.Effect<unknown, unknown, unkno
   let state: State = generator.next()
   while (state.done !== true) {
     const effect = state.value
-    if (!Exit.isExit(effect)) return Effect.gen(() => resumed(generator, state))
-    if (effect._tag === "Failure") return effect
-    state = generator.next(effect.value)
+    if (Exit.isExit(effect)) {
+      if (effect._tag === "Failure") return effect
+      state = generator.next(effect.value)
+    } else {
+      if (!sent(effect)) return Effect.gen(() => resumed(generator, state))
+      state = generator.next(undefined)
+    }
   }
   return Exit.succeed(state.value)
 }
@@ -93,8 +100,23 @@ export const lift = (handler: Untyped): Untyped =>
 export const perform = (work: Untyped, self: unknown, payload?: unknown): unknown =>
   work instanceof GeneratorFunction ? advance(work(self, payload) as AnyGenerator) : work(self, payload)
 
+/** What an incarnation told itself to do. */
+export const ownOperation = (name: string, run: Operation["run"]): Operation => ({
+  name,
+  reply: false,
+  run,
+  generation: undefined,
+  special: true
+})
+
 const operations = (handlers: object | undefined, reply: boolean): ReadonlyArray<Operation> =>
-  Object.entries(handlers ?? {}).map(([name, handler]) => ({ name, reply, run: lift(handler) }))
+  Object.entries(handlers ?? {}).map(([name, handler]) => ({
+    name,
+    reply,
+    run: lift(handler),
+    generation: undefined,
+    special: false
+  }))
 
 const count = (actor: string, field: string, value: number, alternative: string): number => {
   if (Number.isSafeInteger(value) && value > 0) return value

@@ -9,7 +9,7 @@ import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored
 import { type Answer, Overseer } from "./overseer.ts"
 import { type CommonOptions, type Plan, commonPlan, invalid, significanceProblem } from "./plan.ts"
 import { type Open, type Steps, settled, turn } from "./process.ts"
-import { Restarts, type Roster, type Verdict } from "./restarts.ts"
+import { Restarts, type Roster, type Verdict, isSteps } from "./restarts.ts"
 import type { Runnable, System } from "./system.ts"
 
 /** What a dynamic supervisor is made of, checked. */
@@ -114,20 +114,21 @@ export class DynamicChild extends Overseer implements Roster {
     this.table.delete(child)
   }
 
-  later(child: Child, token: object, steps: () => Steps<Verdict>): void {
+  later(child: Child, token: object, work: () => Verdict | Steps<Verdict>): void {
     if (this.stops.has(child) || !this.has(child)) {
       // somebody asked for its end while it was being started again
       this.children.retire(child)
       return this.gone(child)
     }
     this.system.soon(() => {
-      if (child.extras?.retry === token && this.has(child) && !this.ends) this.doing(steps())
+      if (child.extras?.retry === token && this.has(child) && !this.ends) this.doing(work())
     })
   }
 
   /** Does the next thing for one child, beside whatever is done for others. */
-  private doing(steps: Steps<Verdict>): void {
-    const process = this.system.run(steps)
+  private doing(work: Verdict | Steps<Verdict>): void {
+    if (!isSteps(work)) return this.conclude(work)
+    const process = this.system.run(work)
     process.addObserver((exit) => {
       // a step that throws is a defect of this supervisor, which therefore ends
       this.conclude(Exit.isSuccess(exit) ? (exit.value as Verdict) : ExitReason.fromExit(exit, false))
@@ -154,8 +155,10 @@ export class DynamicChild extends Overseer implements Roster {
     const open: Array<Open> = []
     let stopped = 0
     for (const child of Array.from(this.table)) {
-      const process = this.system.run(this.end(child))
-      if (process.pollUnsafe() === undefined) open.push(process)
+      if (!this.children.stopNow(child)) {
+        const process = this.system.run(this.end(child))
+        if (process.pollUnsafe() === undefined) open.push(process)
+      }
       if (++stopped % childrenPerTurn === 0) yield turn
     }
     for (const process of open) yield* settled(this.system, process, Duration.infinity)
@@ -163,7 +166,8 @@ export class DynamicChild extends Overseer implements Roster {
   }
 
   private *end(child: Child): Steps<void> {
-    if (child.status === "stopping" || this.children.isStarting(child)) {
+    if (this.children.stopNow(child)) return this.gone(child)
+    if (this.stops.has(child) || this.children.isStarting(child)) {
       const others = this.stops.get(child) ?? []
       this.stops.set(child, others)
       this.children.abortStart(child)
@@ -212,7 +216,9 @@ export class DynamicChild extends Overseer implements Roster {
     }
     const child = blueprint.make(this, context)
     this.table.add(child)
-    const process = this.system.run(this.children.bringUp(child))
+    const begun = this.children.begin(child)
+    if (this.children.cameUp(child, begun)) return settle(Exit.succeed(child.ref))
+    const process = this.system.run(this.children.bringUp(child, begun))
     process.addObserver((exit) => {
       if (Exit.isSuccess(exit) && exit.value === undefined) return settle(Exit.succeed(child.ref))
       this.children.retire(child)
@@ -227,14 +233,26 @@ export class DynamicChild extends Overseer implements Roster {
     })
   }
 
+  /** The child of a handle; of anything else there is none. */
+  private stranger(child: Child | undefined): SupervisorError | undefined {
+    if (child === undefined) {
+      return invalid(this.path, { field: "the child", problem: "it is no handle; give what startChild returned" })
+    }
+    return this.has(child) ? undefined : this.error(new NotFound({ supervisor: this.path, child: child.id }))
+  }
+
+  /** The stored spec of a child. */
+  childSpec(child: Child): Effect.Effect<ChildSettings, SupervisorError> {
+    const refused = this.stranger(child)
+    return refused === undefined ? Effect.succeed(settingsOf(child)) : Effect.fail(refused)
+  }
+
   terminateChild(child: Child): Effect.Effect<void, SupervisorError> {
     return Effect.callback((resume) => {
       if (!this.isServing) return resume(Exit.fail(this.stoppedError))
       this.system.post(() => {
-        if (!this.has(child)) {
-          const about = { supervisor: this.path, child: child.id }
-          return resume(Exit.fail(this.error(new NotFound(about))))
-        }
+        const refused = this.stranger(child)
+        if (refused !== undefined) return resume(Exit.fail(refused))
         this.system
           .run(this.end(child))
           .addObserver((exit) => resume(Exit.isSuccess(exit) ? Exit.void : Exit.failCause(exit.cause as never)))

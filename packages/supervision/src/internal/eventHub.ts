@@ -6,15 +6,20 @@ import * as Stream from "effect/Stream"
 import type { SupervisionEvent } from "../SupervisionEvent.ts"
 
 /** Items that one slow reader may be behind before it loses the oldest. */
-const readerCapacity = 1024
+const readerCapacity = 8192
 /** Events that a late reader still sees. */
 const historyCapacity = 256
 
+const microtask = Promise.resolve()
+
 /** A reader of a hub: a bounded buffer and a way to be woken. */
 class Reader<In, Out> {
-  private buffer: Array<In> = []
+  private buffer: Array<In>
+  /** Where the buffer begins: what is before was lost. */
+  private start = 0
   private missed = 0
   private wake: ((effect: Effect.Effect<void>) => void) | undefined = undefined
+  private waking = false
   private readonly accept: (item: In) => boolean
   private readonly show: (items: ReadonlyArray<In>, missed: number) => ReadonlyArray<Out>
 
@@ -30,25 +35,36 @@ class Reader<In, Out> {
 
   push(item: In): void {
     if (!this.accept(item)) return
-    if (this.buffer.length >= readerCapacity) {
-      this.buffer.shift()
-      this.missed++
-    }
     this.buffer.push(item)
+    if (this.buffer.length - this.start > readerCapacity) {
+      this.missed++
+      // the lost ones are cut off together, since each cut moves all others
+      if (++this.start === readerCapacity) {
+        this.buffer = this.buffer.slice(readerCapacity)
+        this.start = 0
+      }
+    }
     this.resume()
   }
 
+  /** Wakes the reader once for all that is pushed in one go, and never on the stack of the one who pushes. */
   resume(): void {
-    const { wake } = this
-    this.wake = undefined
-    wake?.(Effect.void)
+    if (this.waking || this.wake === undefined) return
+    this.waking = true
+    void microtask.then(() => {
+      this.waking = false
+      const { wake } = this
+      this.wake = undefined
+      wake?.(Effect.void)
+    })
   }
 
   take(): ReadonlyArray<Out> {
-    const taken = this.show(this.buffer, this.missed)
-    this.missed = 0
+    const { buffer, missed, start } = this
     this.buffer = []
-    return taken
+    this.start = 0
+    this.missed = 0
+    return this.show(start === 0 ? buffer : buffer.slice(start), missed)
   }
 
   readonly wait: Effect.Effect<void> = Effect.callback<void>((resume) => {
@@ -158,4 +174,10 @@ export class EventHub extends Hub<Stamped> {
   }
 }
 
-export const timeOf = (millis: number): DateTime.Utc => DateTime.makeUnsafe(millis)
+let latest = DateTime.makeUnsafe(0)
+
+/** Times are read in bursts, so the latest one is used again while it is right. */
+export const timeOf = (millis: number): DateTime.Utc => {
+  if (latest.epochMilliseconds !== millis) latest = DateTime.makeUnsafe(millis)
+  return latest
+}

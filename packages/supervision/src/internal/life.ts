@@ -1,7 +1,7 @@
 import * as Duration from "effect/Duration"
 import type { ExitReason } from "../ExitReason.ts"
 import type { Child } from "./child.ts"
-import { perform } from "./definition.ts"
+import { ownOperation, perform } from "./definition.ts"
 import type { Incarnation } from "./incarnation.ts"
 import { OwnMessage, type WaitingMessage } from "./mailbox.ts"
 import { type Watcher, isPresent, relationsOf } from "./relations.ts"
@@ -69,7 +69,8 @@ export class Life {
 
   own(name: string, run: Work, token: { readonly live: boolean }): OwnMessage {
     return new OwnMessage(
-      { name, reply: false, run: (self) => perform(run as (self: unknown) => unknown, self) }, // its self is the incarnation
+      // its self is the incarnation
+      ownOperation(name, (self) => perform(run as (self: unknown) => unknown, self)),
       this.incarnation,
       token
     )

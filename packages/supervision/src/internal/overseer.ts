@@ -17,7 +17,7 @@ import { Children, type Site } from "./children.ts"
 import type { Emitted } from "./eventHub.ts"
 import type { Plan } from "./plan.ts"
 import { CurrentPlace } from "./place.ts"
-import { type AnyExit, type Open, Outcome, type Steps, type Wait, settled } from "./process.ts"
+import { type AnyExit, type Open, Outcome, type Steps, type Wait } from "./process.ts"
 import type { Restarts } from "./restarts.ts"
 import { type Branch, spentOf } from "./snapshot.ts"
 import type { System } from "./system.ts"
@@ -107,12 +107,10 @@ export abstract class Overseer extends Child implements Site {
 
   private *main(plan: Plan, started: Outcome): Steps<void> {
     if (plan.when !== undefined) {
-      const asked = this.system.fork(this.context, plan.when)
-      const exit = asked.pollUnsafe() ?? (yield* settled(this.system, asked, this.settings.startLimit))
-      if (exit === undefined) asked.interruptUnsafe()
+      const exit = yield* this.asked(plan.when)
       if (exit?._tag !== "Success" || exit.value !== true) {
         this.verdict = ExitReason.normal
-        started.settle(exit?._tag === "Success" ? Exit.succeed(ignored) : (exit ?? Exit.interrupt()))
+        started.settle(exit ?? Exit.interrupt())
         return
       }
     }
@@ -127,6 +125,23 @@ export abstract class Overseer extends Child implements Site {
     if (failure !== undefined) started.settle(failure)
   }
 
+  /** Whether there is something to run, `ignored` if not; undefined when the supervisor is to end before the answer. */
+  private *asked(when: Effect.Effect<boolean>): Steps<AnyExit | undefined> {
+    const fiber = this.system.fork(this.context, when)
+    if (fiber.pollUnsafe() === undefined) {
+      yield (wake) => {
+        this.wake = wake
+        fiber.addObserver(wake)
+      }
+    }
+    const exit = fiber.pollUnsafe()
+    if (exit === undefined) fiber.interruptUnsafe()
+    if (exit?._tag !== "Success" || exit.value === true) return exit
+    if (exit.value === false) return Exit.succeed(ignored)
+    const problem = `it answered ${String(exit.value)}; give an effect that answers true or false`
+    return Exit.fail(this.error(new InvalidRequest({ supervisor: this.path, field: "when", problem })))
+  }
+
   complete(exit: AnyExit): ExitReason.ExitReason | typeof ignored | undefined {
     if (Exit.isFailure(exit)) return ExitReason.fromExit(exit, this.stopping)
     if (exit.value === ignored) return ignored
@@ -136,7 +151,7 @@ export abstract class Overseer extends Child implements Site {
   }
 
   activate(): void {
-    if (this.verdict !== undefined && this.life?.pollUnsafe() !== undefined) this.ended(this.verdict)
+    if (!this.isRoot && this.verdict !== undefined && this.life?.pollUnsafe() !== undefined) this.ended(this.verdict)
   }
 
   /** A root that is stopped by its scope ends with the reason of that scope. */

@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import { CallError, NoProcess } from "../CallError.ts"
 import * as ExitReason from "../ExitReason.ts"
 import type { Addressee } from "./addressee.ts"
+import { Cast } from "./cast.ts"
 import type { DeadlineList } from "./deadlines.ts"
 import type { Operation } from "./definition.ts"
 import type { Incarnation } from "./incarnation.ts"
@@ -30,36 +31,6 @@ class Call extends Effectable.Class<unknown, unknown> {
     return Effect.callback((settle) => this.actor.call(this.operation, this.payload, this.list, settle))
   }
 }
-
-interface Cast extends Effect.Effect<unknown, unknown> {
-  readonly actor: Addressee
-  readonly operation: Operation
-  readonly payload: unknown
-  readonly list: DeadlineList | undefined
-}
-
-/** Casts are the cheapest message there is, so they take the sender from the run loop instead of looking it up. */
-const Cast = function (
-  this: { -readonly [K in "actor" | "operation" | "payload" | "list"]: Cast[K] },
-  actor: Addressee,
-  operation: Operation,
-  payload: unknown,
-  list: DeadlineList | undefined
-) {
-  this.actor = actor
-  this.operation = operation
-  this.payload = payload
-  this.list = list
-} as unknown as new (
-  ...args: [actor: Addressee, operation: Operation, payload: unknown, list: DeadlineList | undefined]
-) => Cast // a class could not take this prototype
-
-Cast.prototype = Effectable.Prototype<Cast>({
-  label: "ActorCast",
-  evaluate(sender) {
-    return this.actor.cast(sender, this.operation, this.payload, this.list) ?? Effect.void
-  }
-})
 
 type AnyEffect = Effect.Effect<unknown, unknown>
 type Client = Record<string, (payload: unknown) => AnyEffect>
@@ -121,7 +92,7 @@ class Ref {
   }
 
   #bound(operation: Operation): Operation {
-    return this.generation === undefined ? operation : { ...operation, generation: this.generation }
+    return this.generation === undefined ? operation : { ...operation, generation: this.generation, special: true }
   }
 
   get call(): Client {
@@ -176,7 +147,9 @@ class Ref {
     const operation = this.#bound({
       name,
       reply: true,
-      run: (self, payload) => run(self as Incarnation, payload, actor) // only incarnations run operations
+      run: (self, payload) => run(self as Incarnation, payload, actor), // only incarnations run operations
+      generation: undefined,
+      special: false
     })
     return Effect.callback((settle) => actor.ask(operation, payload, this.#list, settle))
   }

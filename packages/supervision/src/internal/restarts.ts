@@ -19,7 +19,7 @@ import { type Child, ignored } from "./child.ts"
 import type { Children, Site } from "./children.ts"
 import { timeOf } from "./eventHub.ts"
 import type { Plan } from "./plan.ts"
-import { type AnyExit, type Steps, settled } from "./process.ts"
+import { type AnyExit, type Open, type Steps, settled } from "./process.ts"
 
 const historyLength = 32
 
@@ -33,10 +33,17 @@ export interface Roster {
   readonly has: (child: Child) => boolean
   readonly forget: (child: Child) => void
   /** Does these steps after everything that waits already, so that a loop of restarts leaves room for requests. */
-  readonly later: (child: Child, token: object, steps: () => Steps<Verdict>) => void
+  readonly later: (child: Child, token: object, work: () => Verdict | Steps<Verdict>) => void
   /** Whether a child that is not running stays listed. */
   readonly keepsStopped: boolean
 }
+
+/** The steps of work that may have been done already. */
+export function* steps(work: Verdict | Steps<Verdict>): Steps<Verdict> {
+  return isSteps(work) ? yield* work : work
+}
+
+export const isSteps = (work: Verdict | Steps<Verdict>): work is Steps<Verdict> => work !== undefined && "next" in work
 
 interface Crashed {
   readonly child: string
@@ -60,8 +67,8 @@ export class Restarts {
     this.intensity = RestartIntensity.make(roster.settled.limits)
   }
 
-  /** A child ended by itself: brings it back if its spec says so. */
-  *decide(child: Child, reason: ExitReason.ExitReason): Steps<Verdict> {
+  /** A child ended by itself: brings it back if its spec says so. Whatever has to wait is left as steps to be done. */
+  decide(child: Child, reason: ExitReason.ExitReason): Verdict | Steps<Verdict> {
     const { restart } = child.settings
     const decision = ExitReason.isClean(reason) ? "restart" : this.decision(child, reason)
     if (decision === "escalate") {
@@ -70,7 +77,7 @@ export class Restarts {
     const comesBack = restart === "permanent" || (restart === "transient" && !ExitReason.isClean(reason))
     if (comesBack && decision !== "stop") {
       this.afterQuiet(child)
-      return yield* this.restart(child, reason)
+      return this.restart(child, reason)
     }
     return this.drop(child)
   }
@@ -100,29 +107,36 @@ export class Restarts {
     return ExitReason.shutdown
   }
 
-  private *restart(child: Child, reason: ExitReason.ExitReason): Steps<Verdict> {
-    const plan = this.roster.settled
+  private restart(child: Child, reason: ExitReason.ExitReason): Verdict | Steps<Verdict> {
     const { budget } = child.settings
-    const now = Math.floor(this.site.system.now())
     this.remember(child, reason)
     if (budget !== undefined) {
       const { rare } = child
       const own = (rare.budget ??= RestartIntensity.make(budget.limits))
-      if (!own.spend(now)) return this.givenUp(child, reason, budget.limits.restarts)
+      if (!own.spend(this.now)) return this.givenUp(child, reason, budget.limits.restarts)
     }
-    const backoff = child.settings.backoff ?? plan.backoff
-    let delay: Duration.Duration | undefined = Duration.zero
-    if (backoff !== undefined && backoff !== "none") {
-      delay = yield* this.nextDelay(child, backoff, reason)
-      if (!this.roster.has(child)) return undefined
-      if (delay === undefined) return this.givenUp(child, reason, child.rare.attempts)
-    }
-    if (!this.intensity.spend(now)) {
-      const { restarts, within } = plan.limits
-      const about = { supervisor: this.site.path, child: child.id, restarts, within, history: this.history() }
-      return this.giveUp(child, reason, new MaxRestartsExceeded(about))
-    }
-    if (Duration.toMillis(delay) <= 0) return yield* this.attempt(child)
+    const backoff = child.settings.backoff ?? this.roster.settled.backoff
+    if (backoff !== undefined && backoff !== "none") return this.withBackoff(child, reason, backoff)
+    if (!this.intensity.spend(this.now)) return this.exceeded(child, reason)
+    return this.attempt(child)
+  }
+
+  private get now(): number {
+    return Math.floor(this.site.system.now())
+  }
+
+  private exceeded(child: Child, reason: ExitReason.ExitReason): Verdict {
+    const { restarts, within } = this.roster.settled.limits
+    const about = { supervisor: this.site.path, child: child.id, restarts, within, history: this.history() }
+    return this.giveUp(child, reason, new MaxRestartsExceeded(about))
+  }
+
+  private *withBackoff(child: Child, reason: ExitReason.ExitReason, backoff: Backoff): Steps<Verdict> {
+    const delay = yield* this.nextDelay(child, backoff, reason)
+    if (!this.roster.has(child)) return undefined
+    if (delay === undefined) return this.givenUp(child, reason, child.rare.attempts)
+    if (!this.intensity.spend(this.now)) return this.exceeded(child, reason)
+    if (Duration.toMillis(delay) <= 0) return yield* steps(this.attempt(child))
     const { attempts } = child.rare
     this.site.emit({ _tag: "RestartDelayed", child: child.id, delay, attempt: attempts })
     for (const member of yield* this.prepare(child)) if (member !== child) this.children.retire(member)
@@ -133,14 +147,32 @@ export class Restarts {
     return undefined
   }
 
-  private *attempt(child: Child): Steps<Verdict> {
+  private attempt(child: Child): Verdict | Steps<Verdict> {
     if (!this.roster.has(child)) return undefined
-    child.rare.retry = undefined
-    child.rare.restarts++
+    const { rare } = child
+    rare.retry = undefined
+    rare.restarts++
+    if (this.roster.settled.strategy !== "one_for_one") return this.restartGroup(child)
+    const begun = this.children.begin(child)
+    if (!this.children.cameUp(child, begun)) return this.restartAll(child, [child], begun)
+    this.restarted(child)
+    return undefined
+  }
+
+  private restarted(child: Child): void {
+    if (child.status === "up") this.site.emit({ _tag: "ChildRestarted", child: child.id, generation: child.generation })
+  }
+
+  private *restartGroup(child: Child): Steps<Verdict> {
     const group = yield* this.prepare(child)
+    return yield* this.restartAll(child, group, undefined)
+  }
+
+  /** Starts what a crash has taken down, in order. The first may have begun already. */
+  private *restartAll(child: Child, group: ReadonlyArray<Child>, begun: AnyExit | Open | undefined): Steps<Verdict> {
     for (const [index, member] of group.entries()) {
       if (this.site.stopping) return undefined
-      const failure = yield* this.children.bringUp(member)
+      const failure = yield* this.children.bringUp(member, index === 0 ? begun : undefined)
       if (failure === undefined) continue
       if (failure === ignored) {
         if (!this.roster.keepsStopped || member.settings.restart === "temporary") this.roster.forget(member)
@@ -154,7 +186,7 @@ export class Restarts {
       this.roster.later(member, token, () => this.restart(member, failure))
       return undefined
     }
-    if (child.status === "up") this.site.emit({ _tag: "ChildRestarted", child: child.id, generation: child.generation })
+    this.restarted(child)
     return undefined
   }
 

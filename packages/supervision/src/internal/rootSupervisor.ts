@@ -3,7 +3,8 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type * as Context from "effect/Context"
 import * as ExitReason from "../ExitReason.ts"
-import type { SupervisorError } from "../SupervisorError.ts"
+import { Ignored, SupervisorError } from "../SupervisorError.ts"
+import { ignored } from "./child.ts"
 import type { Overseer } from "./overseer.ts"
 import type { AnyExit, Open } from "./process.ts"
 import { System, detached } from "./system.ts"
@@ -33,9 +34,13 @@ export const startRoot = <S extends Overseer>(
           ? begun
           : yield* Effect.onInterrupt(restore(awaitOpen(begun)), () => stop(ExitReason.shutdown))
         supervisor.since = Math.floor(system.now())
-        supervisor.complete(exit)
+        const outcome = supervisor.complete(exit)
         // the only failure of a start is the SupervisorError that begin reports
         if (Exit.isFailure(exit)) return yield* exit as Exit.Exit<never, SupervisorError>
+        if (outcome === ignored) {
+          const reason = new Ignored({ supervisor: supervisor.path, child: supervisor.id })
+          return yield* Exit.fail(new SupervisorError({ reason }))
+        }
         supervisor.activate()
         return supervisor
       })

@@ -111,8 +111,19 @@ const settingsOf = (
 const none: ReadonlyArray<Registration> = []
 const workerSettings = settingsOf({}, workerShutdown, workerStart)
 
-export const workerSettingsOf = (options: ChildOptions | undefined): readonly [Settings, Problem | undefined] =>
-  options === undefined ? workerSettings : settingsOf(options, workerShutdown, workerStart)
+const byRestart = new Map<unknown, readonly [Settings, Problem | undefined]>()
+
+/** Most children that come and go say nothing but their restart type, and those share their settings. */
+export const workerSettingsOf = (options: ChildOptions | undefined): readonly [Settings, Problem | undefined] => {
+  if (options === undefined) return workerSettings
+  for (const field in options) if (field !== "restart") return settingsOf(options, workerShutdown, workerStart)
+  let known = byRestart.get(options.restart)
+  if (known === undefined) {
+    known = settingsOf(options, workerShutdown, workerStart)
+    if (known[1] === undefined) byRestart.set(options.restart, known)
+  }
+  return known
+}
 
 export const supervisorSettingsOf = (options: ChildOptions): readonly [Settings, Problem | undefined] =>
   settingsOf(options, Duration.infinity, Duration.infinity)

@@ -9,7 +9,7 @@ import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored
 import { type Answer, Overseer } from "./overseer.ts"
 import type { Plan } from "./plan.ts"
 import { type Open, type Steps, turn } from "./process.ts"
-import { Restarts, type Roster, type Verdict } from "./restarts.ts"
+import { Restarts, type Roster, type Verdict, isSteps, steps } from "./restarts.ts"
 import { makeSupervisorRef } from "./supervisorRef.ts"
 import type { System } from "./system.ts"
 
@@ -51,7 +51,7 @@ type Inbound =
       readonly generation: number
       readonly reason: ExitReason.ExitReason
     }
-  | { readonly kind: "later"; readonly child: Child; readonly token: object; readonly steps: () => Steps<Verdict> }
+  | { readonly kind: "later"; readonly child: Child; readonly token: object; readonly work: () => Verdict | Steps<Verdict> }
   | Request
 
 interface Request {
@@ -109,8 +109,8 @@ export class SupervisorChild extends Overseer implements Roster {
     if (this.has(child)) this.table.delete(child.id)
   }
 
-  later(child: Child, token: object, steps: () => Steps<Verdict>): void {
-    this.system.soon(() => this.send({ kind: "later", child, token, steps }))
+  later(child: Child, token: object, work: () => Verdict | Steps<Verdict>): void {
+    this.system.soon(() => this.send({ kind: "later", child, token, work }))
   }
 
   private send(message: Inbound): void {
@@ -168,10 +168,11 @@ export class SupervisorChild extends Overseer implements Roster {
       if (message.kind === "request") {
         if (!message.withdrawn) message.settle(yield* message.run())
       } else if (message.kind === "later") {
-        const { child, steps, token } = message
-        if (child.extras?.retry === token) this.conclude(yield* steps())
+        const { child, token, work } = message
+        if (child.extras?.retry === token) this.conclude(yield* steps(work()))
       } else if (message.generation === message.child.generation && message.child.status === "down") {
-        this.conclude(yield* restarts.decide(message.child, message.reason))
+        const work = restarts.decide(message.child, message.reason)
+        this.conclude(isSteps(work) ? yield* work : work)
       }
     }
   }

@@ -29,7 +29,7 @@ const messagesPerDrain = 4096
 const messagesPerClockCheck = 64
 const millisPerDrain = 1
 
-const AsyncResource = globalThis.process?.getBuiltinModule?.("node:async_hooks").AsyncResource
+const AsyncLocalStorage = globalThis.process?.getBuiltinModule?.("node:async_hooks").AsyncLocalStorage
 
 /**
  * What a whole tree shares: the run queue, the deadlines, the clock and the events.
@@ -47,7 +47,6 @@ export class System {
   private readonly interleaving: Interleaving | undefined
   private readonly deadlines = new Map<number, DeadlineList>()
   private readonly schedule: () => void
-  private readonly resource = AsyncResource === undefined ? undefined : new AsyncResource("SupervisionTree")
   private first: Runnable | undefined = undefined
   private last: Runnable | undefined = undefined
   private scheduled = false
@@ -62,8 +61,8 @@ export class System {
     this.alarms = new Alarms(this.context)
     const drain = this.interleaving === undefined ? this.drain : this.drawOne
     // of two callers, whoever happens to schedule the drain must not lend its async context to the other's handler
-    this.schedule =
-      this.resource === undefined ? () => drain.call(this) : () => this.resource?.runInAsyncScope(drain, this)
+    const own = drain.bind(this)
+    this.schedule = AsyncLocalStorage === undefined ? own : AsyncLocalStorage.bind(own)
   }
 
   /** Milliseconds of a clock that never goes back. */

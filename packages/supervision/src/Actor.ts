@@ -1,8 +1,111 @@
 /**
  * Actors: state behind a mailbox, one message at a time.
  *
- * An actor is written as a record of handlers, and its protocol is inferred from them. It runs as a child of a
- * `Supervisor` and is reached through an `ActorRef`.
+ * An actor is a class made from a record of handlers; its protocol is inferred from them. It usually runs as a child of
+ * a `Supervisor`, which restarts it; `Actor.start` runs one alone, as on this page. `// =>` shows what an expression
+ * returns.
+ *
+ * ```ts
+ * import { Actor } from "@tinkex/supervision"
+ * import { Effect, Schema } from "effect"
+ * import { TestClock } from "effect/testing"
+ *
+ * class NotEnough extends Schema.TaggedError<NotEnough>()("NotEnough", { missing: Schema.Number }) {}
+ *
+ * class Account extends Actor.make("Account", {
+ *   init: (opening: number) => ({ balance: opening }),
+ *   call: {
+ *     balance: (self) => self.state.balance,
+ *     *withdraw(self, amount: number) {
+ *       const missing = amount - self.state.balance
+ *       if (missing > 0) return yield* new NotEnough({ missing })
+ *       return (self.state.balance -= amount)
+ *     }
+ *   },
+ *   cast: {
+ *     deposit: (self, amount: number) => void (self.state.balance += amount)
+ *   }
+ * }) {}
+ * ```
+ *
+ * **Messages.** A call waits for an answer, at most 5 seconds unless `within` says otherwise; a cast waits for nothing
+ * but room in the mailbox. A handler is a plain function, a function that returns an Effect, or a generator method,
+ * with at most one payload. Its typed failures and services are in the types of the caller and of the tree.
+ *
+ * ```ts
+ * const talk = Effect.gen(function* () {
+ *   const account = yield* Actor.start(Account, 100)
+ *   yield* account.cast.deposit(30)
+ *   yield* account.within("1 second").call.withdraw(50) // => 80
+ *   const refused = yield* Effect.flip(account.call.withdraw(500))
+ *   refused._tag // => "NotEnough"
+ *   yield* account.stop // returns when it is gone
+ *   const gone = yield* Effect.flip(account.call.balance())
+ *   gone.reason._tag // => "NoProcess"
+ * })
+ * ```
+ *
+ * **Beyond messages.** `init` may be an Effect with finalizers, which run when the incarnation ends. `started` runs
+ * before the first message. Through `self` a handler starts timers (`timers.start`, `every`, `idle`, `state`), watches
+ * and links others (`watch`, `link`), puts work in front of the next message (`continue`), reports progress, and stops
+ * the actor. What is to be done later is handled in turn like a message, and ends with the incarnation.
+ *
+ * ```ts
+ * const log: Array<string> = []
+ *
+ * class Savings extends Actor.make("Savings", {
+ *   *init(opening: number) {
+ *     yield* Effect.addFinalizer(() => Effect.sync(() => log.push("books closed")))
+ *     return { balance: opening }
+ *   },
+ *   started: (self) => self.timers.every("interest", "1 day", (self) => void (self.state.balance *= 2)),
+ *   call: { balance: (self) => self.state.balance },
+ *   terminate: (self, exit) => void log.push(`${exit._tag} with ${self.state.balance}`)
+ * }) {}
+ *
+ * const patience = Effect.gen(function* () {
+ *   const savings = yield* Actor.start(Savings, 100)
+ *   yield* TestClock.adjust("2 days")
+ *   yield* savings.call.balance() // => 400
+ *   yield* savings.stop
+ *   log.join(", ") // => "Normal with 400, books closed"
+ * }).pipe(Effect.provide(TestClock.layer()))
+ * ```
+ *
+ * A handler that answers later, or lets another answer, returns `Actor.later`; an init with nothing to run answers
+ * `Actor.ignore`, and one that has something to tell besides its state, `Actor.withInfo`. `Actor.enter` turns the
+ * present fiber into an actor.
+ *
+ * **What ends an incarnation.** Whether it is followed by another is up to the supervisor.
+ *
+ * | what happens | reason of the end | who waits for that message gets |
+ * | --- | --- | --- |
+ * | a call fails with a typed error | none: it lives on | the error |
+ * | a cast, timer or `started` fails with a typed error | `Crash` | |
+ * | a handler throws or dies | `Crash` | `TargetExit` |
+ * | a handler is interrupted by a stranger, or `ref.kill` | `Killed` | `TargetExit` |
+ * | a handler fails with `ExitReason.Stop` in a cast | `Shutdown` | |
+ * | `self.stop()`, `ref.stop` | `Normal`, or the reason given | the answer |
+ * | something it is linked to ends, and it has no `exit` handler | the reason of that, unless normal | `TargetExit` |
+ * | its supervisor stops it | `Shutdown` | `TargetExit` |
+ *
+ * Others whose messages wait get `TargetExit` too, and lost casts are `MessageDropped` events, unless the mailbox is
+ * kept:
+ *
+ * | `mailbox` | values | default |
+ * | --- | --- | --- |
+ * | `capacity` | messages that may wait, from 1, or `"unbounded"` | 1024 |
+ * | `overflow` | `suspend`: senders wait for room | `suspend` |
+ * | | `reject`, `dropNewest`: the new message is turned away | |
+ * | | `dropOldest`: the message that waited longest is | |
+ * | `acrossRestart` | what the next incarnation finds. `drop`: nothing | `drop` |
+ * | | `keepOthers`: all but the message that was being handled | |
+ * | | `keep`: that one too, which may be handled twice | |
+ * | `quarantineAfter` | with `keep`: crashes in a row over one message until it is set aside, from 1 | 3 |
+ *
+ * A call that is turned away fails with `MailboxFull`, a cast is dropped. With `suspend` a call that finds no room
+ * keeps its place in the line, and its limit runs. Requests beside the mailbox (`getState`, `suspend`, ...) need no
+ * room. `Actor.make` throws a `RangeError` when a number here makes no sense.
  *
  * **Guarantees.** Messages of one sender are handled in the order in which they were sent, never two at a time (A1). A
  * handler that fails with a typed error answers with it and lives on; a defect, a foreign interruption, or any failure
@@ -10,8 +113,9 @@
  * it still writes lands in its own `self`, and its late answers are dropped (A4). An idle actor holds no fiber (A5).
  *
  * **Not guaranteed.** A typed failure does not roll `self.state` back: change state last. A message that was being
- * handled, or waiting, when its incarnation crashed is lost, unless `mailbox.acrossRestart` says otherwise; its caller learns
- * of it by `TargetExit`. With `keep` a message may be handled twice. A handler that never yields cannot be stopped.
+ * handled, or waiting, when its incarnation crashed is lost, unless `mailbox.acrossRestart` says otherwise; its caller
+ * learns of it by `TargetExit`. With `keep` a message may be handled twice. A handler that never yields cannot be
+ * stopped, and blocks the thread.
  *
  * @since 0.1.0
  */

@@ -1,10 +1,54 @@
 /**
  * How long a supervisor waits before it starts a crashed child again.
  *
- * OTP restarts at once, so a child that fails fast burns its supervisor's whole intensity within microseconds. A backoff
- * puts a delay in front of each attempt. It is reset when an incarnation stayed up for `resetAfter`, or as soon as the child
- * reports progress (`self.progress()` in an actor, `ChildSpec.progress` in an effect). While a child waits, messages to it
- * wait in its mailbox, and `terminateChild` ends the wait.
+ * OTP restarts at once, so a child that fails fast burns its supervisor's whole intensity within microseconds. A
+ * backoff puts a delay in front of each attempt. While a child waits, messages to it wait in its mailbox, and
+ * `terminateChild` ends the wait. In our bank a child fetches exchange rates from somebody who is often down. `// =>`
+ * shows what an expression returns.
+ *
+ * ```ts
+ * import { Backoff, ChildSpec, SupervisionEvent, Supervisor } from "@tinkex/supervision"
+ * import { Duration, Effect, Stream } from "effect"
+ * import { TestClock } from "effect/testing"
+ *
+ * let tries = 0
+ * const fetchRates: Effect.Effect<never, string> = Effect.gen(function* () {
+ *   if (++tries < 4) return yield* Effect.fail("busy")
+ *   yield* ChildSpec.progress // it works: the next crash is the first again
+ *   return yield* Effect.never
+ * })
+ *
+ * const rates = ChildSpec.effect("rates", fetchRates, {
+ *   backoff: Backoff.exponential({ from: "1 second", to: "1 minute", jitter: false })
+ * })
+ *
+ * const bank = Effect.gen(function* () {
+ *   const tree = yield* Supervisor.start({ intensity: { restarts: 5, within: "1 minute" }, children: [rates] })
+ *   yield* TestClock.adjust("1 minute")
+ *   const delays = yield* tree.events.pipe(
+ *     Stream.filter(SupervisionEvent.SupervisionEvent.guards.RestartDelayed),
+ *     Stream.take(3),
+ *     Stream.runCollect
+ *   )
+ *   delays.map(({ delay }) => Duration.format(delay)) // => [ '1s', '2s', '4s' ]
+ * }).pipe(Effect.provide(TestClock.layer()))
+ * ```
+ *
+ * The delays begin anew when an incarnation stayed up for `resetAfter`, and as soon as the child reports progress
+ * (`self.progress()` in an actor, `ChildSpec.progress` in an effect).
+ *
+ * | constructor | delays | gives the child up |
+ * | --- | --- | --- |
+ * | `exponential` | 200 milliseconds, then twice as long each time, up to 30 seconds, with jitter | after `attempts`, by default never |
+ * | `fixed` | the same before each attempt | never |
+ * | `schedule` | those of any `Schedule`; its input is the reason of the crash | when the schedule is done |
+ *
+ * A backoff is an option of a child (`ChildSpec`) or, for all children that name none, of their supervisor. Each
+ * attempt costs intensity as well, so allow as many restarts as there are attempts within the window, or the supervisor
+ * gives up first. When the schedule is done, the supervisor gives up with `ChildGivenUp`; a `budget` with
+ * `exceeded: "stop"` makes it go on without this child. A schedule that fails is a `CallbackFailed` event and costs the
+ * delay, not the restart. Under `one_for_all` and `rest_for_one` the other children of the group are stopped before the
+ * wait.
  *
  * @since 0.1.0
  */
@@ -15,7 +59,7 @@ import type { ExitReason } from "./ExitReason.ts"
 
 /**
  * A delay per attempt, and the quiet time that makes the next crash the first again. The schedule is stepped once per
- * attempt with the reason of the crash; when it is done, the child is given up with `BackoffExhausted`.
+ * attempt with the reason of the crash; when it is done, the supervisor gives up with `ChildGivenUp`.
  *
  * @category models
  * @since 0.1.0

@@ -1,6 +1,76 @@
 /**
  * What a supervisor starts, and how.
  *
+ * A spec is a value: an id, what to run, and options. Nothing happens before it is handed to a supervisor, and the same
+ * spec may be handed to several. There are three kinds: an actor with the argument of its `init`, an effect that runs
+ * in a fiber of its own, and a supervisor with children of its own.
+ *
+ * ```ts
+ * import { Actor, ChildSpec, Supervisor } from "@tinkex/supervision"
+ * import { Effect } from "effect"
+ *
+ * class Account extends Actor.make("Account", {
+ *   init: (opening: number) => ({ balance: opening }),
+ *   call: { balance: (self) => self.state.balance }
+ * }) {}
+ *
+ * const accounts = ChildSpec.supervisor("accounts", {
+ *   strategy: "one_for_all",
+ *   children: [ChildSpec.actor("alice", Account, 100), ChildSpec.actor("bob", Account, 50)]
+ * })
+ * const statement = ChildSpec.effect("statement", Effect.succeed("150 in 2 accounts"), { restart: "temporary" })
+ *
+ * const bank = Effect.gen(function* () {
+ *   const tree = yield* Supervisor.start({ name: "bank", children: [accounts, statement] })
+ *   yield* tree.refs.accounts.refs.bob.call.balance() // => 50
+ *   yield* Effect.flatten(tree.refs.statement.exit) // => "150 in 2 accounts"
+ * })
+ * ```
+ *
+ * **Services.** What `init`, handlers and effects need is taken from the program where the spec is handed over, and
+ * every incarnation gets the same. `ChildSpec.provide` builds a layer anew for each incarnation instead: a connection
+ * that broke is not inherited.
+ *
+ * **Options.** All of them have a default, and `tree.childSpec(id)` shows most of what is stored.
+ *
+ * | option | values | default |
+ * | --- | --- | --- |
+ * | `restart` | `permanent`: after every end. `transient`: after a crash or kill | `permanent` |
+ * | | `temporary`: never; forgotten at its end, and so are its arguments | |
+ * | `shutdown` | how long a stop may take: a duration, `"infinity"`, or `"brutal"` for no time | 5 seconds |
+ * | `stuck` | what follows when that was not enough. `abandon`: it is left behind as a zombie | `abandon` |
+ * | | `wait`: everything waits until it has ended. `fail`: its supervisor ends, with `ChildStuck` | |
+ * | `startLimit` | how long a start may take, layers included: a duration | 30 seconds |
+ * | `readiness` | for effects. `immediate`: up at the first step. `signalled`: up when it runs `ready` | `immediate` |
+ * | `backoff` | a `Backoff`, or `"none"` where the supervisor has one for all | the supervisor's |
+ * | `budget` | `restarts` (3) `within` (5 seconds) for this child alone; when `exceeded`, | no limit of its own |
+ * | | the supervisor gives up (`escalate`, default) or only the child stays down (`stop`) | |
+ * | `decide` | what a crash means, see `Decision` | the restart type |
+ * | `significant` | its end may end its supervisor, see `autoShutdown`; not for permanent children | `false` |
+ * | `names` | of a `Registry`, taken before init; for actors | none |
+ *
+ * For supervisors `shutdown` and `startLimit` are infinite by default, because their children have limits, and
+ * `backoff` is that of their children: the delay of a nested supervisor is set on the one above it.
+ *
+ * ```ts
+ * const fixed = Effect.gen(function* () {
+ *   const tree = yield* Supervisor.start({ children: [ChildSpec.actor("alice", Account, 0, { shutdown: "brutal" })] })
+ *   const { restart, shutdown, stuck } = yield* tree.childSpec("alice")
+ *   const stored = [restart, shutdown, stuck].join(", ") // => "permanent, brutal, abandon"
+ * })
+ * ```
+ *
+ * **Mistakes.** Making a spec never throws. What makes no sense is refused with `InvalidRequest` where the spec is
+ * handed over, and nothing is started; `ChildSpec.validate` asks beforehand.
+ *
+ * ```ts
+ * const mistake = Effect.gen(function* () {
+ *   const twice = [ChildSpec.actor("alice", Account, 1), ChildSpec.actor("alice", Account, 2)]
+ *   const { reason } = yield* Effect.flip(ChildSpec.validate(twice))
+ *   const field = reason._tag === "InvalidRequest" ? reason.field : "" // => "children[1].id"
+ * })
+ * ```
+ *
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"

@@ -1,7 +1,55 @@
 /**
  * What a crash means for the child that had it.
  *
- * Without a decision every crash is answered by the child's restart type. A decision looks at the error first.
+ * Without a decision every crash is answered by the child's restart type. A decision looks at the error first. Here a
+ * booking that makes no sense costs the message and not the account, and a revoked licence closes it. `// =>` shows
+ * what an expression returns.
+ *
+ * ```ts
+ * import { Actor, ChildSpec, Decision, Supervisor } from "@tinkex/supervision"
+ * import { Effect, Schema } from "effect"
+ *
+ * class Nonsense extends Schema.TaggedError<Nonsense>()("Nonsense", { amount: Schema.Number }) {}
+ * class Revoked extends Schema.TaggedError<Revoked>()("Revoked", {}) {}
+ *
+ * class Account extends Actor.make("Account", {
+ *   init: (opening: number) => ({ balance: opening }),
+ *   call: { balance: (self) => self.state.balance },
+ *   cast: {
+ *     *book(self, amount: number) {
+ *       if (Number.isNaN(amount)) return yield* new Nonsense({ amount })
+ *       self.state.balance += amount
+ *     },
+ *     *revoke() {
+ *       return yield* new Revoked()
+ *     }
+ *   }
+ * }) {}
+ *
+ * const decide = Decision.byTag({ Nonsense: "resume", Revoked: "stop" }, { defect: "escalate" })
+ *
+ * const bank = Effect.gen(function* () {
+ *   const tree = yield* Supervisor.start({ children: [ChildSpec.actor("alice", Account, 100, { decide })] })
+ *   const { alice } = tree.refs
+ *   yield* alice.cast.book(30)
+ *   yield* alice.cast.book(NaN)
+ *   yield* alice.call.balance() // => 130
+ *   yield* alice.cast.revoke()
+ *   yield* Effect.ignore(alice.call.balance())
+ *   const closed = yield* Effect.flip(alice.call.balance())
+ *   closed.reason._tag // => "NoProcess"
+ * })
+ * ```
+ *
+ * | decision | what follows |
+ * | --- | --- |
+ * | `restart` | what the restart type says |
+ * | `resume` | an actor keeps its state and goes on with the next message; only the failing one is lost |
+ * | `stop` | the child stays down, as if it had ended cleanly |
+ * | `escalate` | its supervisor gives up at once, with `Escalated` |
+ *
+ * A typed failure of a call is an answer and no crash, so nobody decides about it. Neither does anybody about an init
+ * that fails, about a kill, or about an end that is no crash.
  *
  * @since 0.1.0
  */

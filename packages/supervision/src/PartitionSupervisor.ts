@@ -1,12 +1,58 @@
 /**
  * The same child several times, with keys spread over the copies.
  *
- * **Guarantees.** A key always leads to the same partition, over restarts and in other processes (P1): whole numbers by
- * their absolute value modulo the number of partitions, anything else by its hash. Each partition is a child of an ordinary
- * supervisor, with the index as its id (P2).
+ * One actor that everybody needs is a queue for everybody. Several copies, each responsible for a part of the keys, are
+ * several queues. Here the books of a bank are kept by four clerks, and an account number always leads to the same one.
+ * `// =>` shows what an expression returns.
  *
- * **Not guaranteed.** All partitions run on one thread. What they buy is shorter queues, and that a partition that crashes,
- * or waits, leaves the others alone.
+ * ```ts
+ * import { Actor, ChildSpec, PartitionSupervisor } from "@tinkex/supervision"
+ * import { Effect } from "effect"
+ *
+ * class Clerk extends Actor.make("Clerk", {
+ *   init: (desk: number) => ({ desk, books: new Map<number, number>() }),
+ *   call: {
+ *     desk: (self) => self.state.desk,
+ *     deposit(self, { account, amount }: { readonly account: number; readonly amount: number }) {
+ *       const balance = (self.state.books.get(account) ?? 0) + amount
+ *       self.state.books.set(account, balance)
+ *       return balance
+ *     }
+ *   }
+ * }) {}
+ *
+ * const bank = Effect.gen(function* () {
+ *   const clerks = yield* PartitionSupervisor.start({
+ *     name: "clerks",
+ *     partitions: 4,
+ *     child: (desk) => ChildSpec.actor("clerk", Clerk, desk)
+ *   })
+ *   yield* clerks.route(4711).call.desk() // => 3
+ *   yield* clerks.route(4711).call.deposit({ account: 4711, amount: 10 }) // => 10
+ *   yield* clerks.route(4711).call.deposit({ account: 4711, amount: 5 }) // => 15
+ *   clerks.partitions.map((clerk) => clerk.path).join(" ") // => "clerks/0 clerks/1 clerks/2 clerks/3"
+ * })
+ * ```
+ *
+ * | option | meaning | default |
+ * | --- | --- | --- |
+ * | `child` | a function from the index, which counts from 0, to a spec; the index becomes its id | |
+ * | `partitions` | how many, a whole number from 1 | the processors that the runtime reports |
+ * | `intensity` | restarts for all partitions together, see `Supervisor` | 3 within 5 seconds |
+ * | `backoff` | delay before each restart, for partitions that name none of their own | none |
+ * | `autoShutdown`, `giveUp`, `when` | as for `Supervisor` | `never`, `crash`, always |
+ * | `name` | the first part of every path in the tree, for a root | `"supervisor"` |
+ *
+ * `start` is refused with `InvalidRequest` when an option makes no sense or `child` throws, with `StartFailed`, in
+ * which case the partitions before are stopped again, and with `Ignored` when its `when` says so.
+ *
+ * **Guarantees.** A key always leads to the same partition, over restarts and in other processes (P1): whole numbers by
+ * their absolute value modulo the number of partitions, anything else by its hash. Each partition is a child of an
+ * ordinary supervisor of the strategy `one_for_one`, with the index as its id (P2).
+ *
+ * **Not guaranteed.** All partitions run on one thread. What they buy is shorter queues, and that a partition that
+ * crashes, or waits, leaves the others alone. The number of partitions cannot change while they run. An object without
+ * a hash of its own value, such as a function, leads to the same partition only within its process.
  *
  * @since 0.1.0
  */
@@ -15,7 +61,7 @@ import * as Hash from "effect/Hash"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { type ChildOptions, type ChildSpec, specOf } from "./ChildSpec.ts"
-import { supervisorSettingsOf, withoutOwnBackoff } from "./internal/settings.ts"
+import { idProblem, supervisorSettingsOf, withoutOwnBackoff } from "./internal/settings.ts"
 import { Blueprint } from "./internal/child.ts"
 import { type CommonOptions, type Plan, blueprintOf, invalid, planOf } from "./internal/plan.ts"
 import { startRoot } from "./internal/rootSupervisor.ts"
@@ -144,7 +190,8 @@ export const childSpec = <const Id extends string, Ref, R>(
 ): ChildSpec<Id, PartitionSupervisorRef<Ref>, R> => {
   const [settings, problem] = supervisorSettingsOf(options)
   const plan = partitionPlanOf(id, options)
-  return specOf(id, new SupervisorBlueprint(id, withoutOwnBackoff(settings), problem, plan, facade))
+  const found = idProblem(id) ?? problem
+  return specOf(id, new SupervisorBlueprint(id, withoutOwnBackoff(settings), found, plan, facade))
 }
 
 /**

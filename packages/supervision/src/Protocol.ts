@@ -13,11 +13,11 @@
  * typed failure, a `CallError`, a `ProtocolError`, or the failure of the transport (W5). Interrupting `serve` withdraws a
  * request that still waits (W6).
  *
- * **Not guaranteed.** Order and delivery are the transport's: a request that arrives twice is handled twice. A client that is
- * interrupted, or no longer waits, tells the far end only if the transport does. Typed failures cross as their schema writes
- * them, with all that is in them. Neither side looks for versions: both have the same schemas. A call that goes through
- * a protocol is not seen by the detection of circles, and ends by its limit. A schema whose own transformation
- * waits makes `serve` wait.
+ * **Not guaranteed.** Order and delivery are the transport's: a request that arrives twice is handled twice. A client that
+ * is interrupted, or no longer waits, tells the far end only if the transport does. Typed failures cross as their schema
+ * writes them, with all that is in them. Neither side looks for versions: both have the same schemas. Actors that wait for
+ * each other over a transport are not found out, and end by their limits. A schema whose own transformation waits makes
+ * `serve` wait.
  *
  * | outcome | when |
  * | --- | --- |
@@ -48,37 +48,10 @@ import * as ExitReason from "./ExitReason.ts"
  */
 export const TypeId = "~@tinkex/supervision/Protocol" as const
 
-/**
- * The schemas of one call: `payload` if the handler takes one, `success` if it answers something, `error` if it can fail.
- *
- * @category models
- * @since 0.1.0
- */
-export interface CallSchemas {
-  readonly payload?: Schema.Constraint
-  readonly success?: Schema.Constraint
-  readonly error?: Schema.Constraint
-}
-
-/**
- * The schemas of one cast.
- *
- * @category models
- * @since 0.1.0
- */
-export interface CastSchemas {
-  readonly payload?: Schema.Constraint
-}
-
-/**
- * The schemas of an actor, by operation.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Schemas {
-  readonly call?: { readonly [operation: string]: CallSchemas }
-  readonly cast?: { readonly [operation: string]: CastSchemas }
+/** Loose, so that it is `Checked` that says what is wrong, where it is wrong. */
+interface Shape {
+  readonly call?: { readonly [operation: string]: { readonly [field: string]: unknown } }
+  readonly cast?: { readonly [operation: string]: { readonly [field: string]: unknown } }
 }
 
 type Taken<M> = M extends (...payload: infer P) => unknown ? P : never
@@ -124,9 +97,9 @@ type CheckedError<E, S> = [E] extends [never]
 type CheckedCall<M, S> = CheckedPayload<Taken<M>, S> &
   CheckedSuccess<Answered<M>, S> &
   CheckedError<Failed<M>, S> &
-  Without<Exclude<keyof S, keyof CallSchemas>, "a call has payload, success and error">
+  Without<Exclude<keyof S, "payload" | "success" | "error">, "a call has payload, success and error">
 type CheckedCast<M, S> = CheckedPayload<Taken<M>, S> &
-  Without<Exclude<keyof S, keyof CastSchemas>, "a cast has a payload and nothing else">
+  Without<Exclude<keyof S, "payload">, "a cast has a payload and nothing else">
 
 type CheckedCalls<M, S> = {
   readonly [Op in keyof M | keyof S]: Op extends keyof M
@@ -162,7 +135,7 @@ export type Checked<A extends AnyActor, S> = Part<
  * @category models
  * @since 0.1.0
  */
-export interface Protocol<in out A extends AnyActor, out S extends Schemas> {
+export interface Protocol<in out A extends AnyActor, out S> {
   readonly [TypeId]: typeof TypeId
   readonly actor: A
   readonly schemas: S
@@ -333,9 +306,12 @@ export const Outcome = Schema.Union([
  */
 export type Outcome = typeof Outcome.Type
 
+type Code = (value: unknown) => Effect.Effect<unknown, Schema.SchemaError>
+
+/** Both directions of one schema. What `encode` gives is JSON. */
 interface Coder {
-  readonly encode: (value: unknown) => Effect.Effect<Schema.Json, Schema.SchemaError>
-  readonly decode: (json: unknown) => Effect.Effect<unknown, Schema.SchemaError>
+  readonly encode: Code
+  readonly decode: Code
 }
 
 interface Operation {
@@ -351,18 +327,24 @@ interface Operations {
   readonly cast: ReadonlyMap<string, Operation>
 }
 
-const coder = <T>(schema: Schema.ConstraintCodec<T, unknown>): Coder => {
-  const json = Schema.toCodecJson(schema)
-  return { encode: Schema.encodeUnknownEffect(json), decode: Schema.decodeUnknownEffect(json) }
+const checkJson: Code = Schema.decodeUnknownEffect(Schema.Json)
+
+const coderOf = <T>(schema: Schema.ConstraintCodec<T, unknown>): Coder => {
+  const codec = Schema.toCodecJson(schema)
+  const encode = Schema.encodeUnknownEffect(codec)
+  return {
+    // a schema may have a codec of its own that does not write JSON
+    encode: (value) => Effect.flatMap(encode(value), checkJson),
+    decode: Schema.decodeUnknownEffect(codec)
+  }
 }
 
-const requests = coder(Request)
-const outcomes = coder(Outcome)
+const requests = coderOf(Request)
+const outcomes = coderOf(Outcome)
 
-const operationsOf = (kind: "call" | "cast", schemas: Schemas["call"] = {}): ReadonlyMap<string, Operation> => {
-  const optional = (schema: Schema.Constraint | undefined) =>
-    // those that need services were turned away where the protocol was written
-    schema === undefined ? undefined : coder(schema as Schema.ConstraintCodec<unknown, unknown>)
+const operationsOf = (kind: "call" | "cast", schemas: Shape["call"] = {}): ReadonlyMap<string, Operation> => {
+  const optional = (schema: unknown) =>
+    schema === undefined ? undefined : coderOf(schema as Schema.ConstraintCodec<unknown, unknown>) // as checked by `Checked`
   return new Map(
     Object.entries(schemas).map(([name, { payload, success, error }]) => [
       name,
@@ -413,7 +395,7 @@ const operationsOf = (kind: "call" | "cast", schemas: Schemas["call"] = {}): Rea
  * @category constructors
  * @since 0.1.0
  */
-export const make = <A extends AnyActor, const S extends Schemas>(
+export const make = <A extends AnyActor, const S extends Shape>(
   actor: A,
   schemas: S & Checked<A, S>
 ): Protocol<A, S> => ({
@@ -423,16 +405,16 @@ export const make = <A extends AnyActor, const S extends Schemas>(
   operations: { call: operationsOf("call", schemas.call), cast: operationsOf("cast", schemas.cast) }
 })
 
-/** What a schema says of a value, as a typed failure even when its own code throws. */
-const attempt = <A, E>(
-  code: () => Effect.Effect<A, Schema.SchemaError>,
-  onProblem: (problem: string, cause: Cause.Cause<Schema.SchemaError>) => E
-): Effect.Effect<A, E> =>
-  Effect.catchCause(Effect.suspend(code), (cause) => {
-    const [reason] = cause.reasons
-    const known = reason !== undefined && Cause.isFailReason(reason)
-    return Effect.fail(onProblem(known ? reason.error.message : "its schema has a defect", cause))
-  })
+/** Reads or writes a value; the failure is typed even when the schema's own code throws. */
+const attempt = <E>(code: Code, value: unknown, onProblem: (problem: string) => E): Effect.Effect<unknown, E> =>
+  Effect.catchCause(
+    Effect.suspend(() => code(value)),
+    (cause) => {
+      const [reason] = cause.reasons
+      const known = reason !== undefined && Cause.isFailReason(reason)
+      return Effect.fail(onProblem(known ? reason.error.message : "its schema has a defect"))
+    }
+  )
 
 const bareExit = (exit: ExitReason.ExitReason): ExitReason.ExitReason => {
   switch (exit._tag) {
@@ -454,66 +436,219 @@ const bare = (error: CallError): CallError => {
   return new CallError({ reason: new TargetExit({ target, operation, exit: bareExit(exit) }) })
 }
 
-const nothing: Outcome = { _tag: "Success", value: null }
+type Methods = Record<string, (payload: unknown) => Effect.Effect<unknown, unknown>>
 
 /**
- * The end that has the actor: a function from a request to its outcome, both JSON. It never fails. Give it what arrived,
- * parsed and otherwise unseen, and send back what it returns.
+ * The end that has the actor: a function from a request to its outcome, both JSON. Give it what arrived, parsed and
+ * otherwise unseen, and send back what it returns.
  *
  * **Details.** The limit is that of the ref: `Protocol.serve(protocol, ref.within("1 minute"))`. A cast has its outcome when
- * it is in the mailbox. A payload for an operation that takes none is ignored.
+ * it is in the mailbox, or was dropped. A payload for an operation that takes none is ignored.
+ *
+ * **Example** (Serving lines of text)
+ *
+ * ```ts
+ * import { Actor, Protocol } from "@tinkex/supervision"
+ * import { Effect, Schema } from "effect"
+ *
+ * class Counter extends Actor.make("Counter", {
+ *   init: (start: number) => ({ total: start }),
+ *   call: { add: (self, n: number) => (self.state.total += n) }
+ * }) {}
+ *
+ * const CounterProtocol = Protocol.make(Counter, {
+ *   call: { add: { payload: Schema.Number, success: Schema.Number } }
+ * })
+ *
+ * const program = Effect.gen(function* () {
+ *   const counter = yield* Actor.start(Counter, 1)
+ *   const answer = Protocol.serve(CounterProtocol, counter)
+ *   const line = '{ "_tag": "add", "payload": 2 }'
+ *   return JSON.stringify(yield* answer(JSON.parse(line))) // {"_tag":"Success","value":3}
+ * })
+ * ```
  *
  * @category serving
  * @since 0.1.0
  */
-export const serve = <A extends AnyActor, S extends Schemas>(
-  protocol: Protocol<A, S>,
+export const serve = <A extends AnyActor>(
+  protocol: Protocol<A, unknown>,
   ref: Pick<Address<NoInfer<A>>, "call" | "cast">
 ): ((request: unknown) => Effect.Effect<Schema.Json>) => {
   const { call, cast } = protocol.operations
-  type Methods = Record<string, (payload: unknown) => Effect.Effect<unknown, unknown>>
-  const target = ref as unknown as { readonly call: Methods; readonly cast: Methods } // the payloads are decoded for them
+  // a ref has a method for every operation of its protocol, and each gets what its own schema decoded
+  const methods = ref as unknown as Record<"call" | "cast", Methods>
 
-  const unsendable = ({ name: operation }: Operation, cause: Cause.Cause<unknown>) =>
+  const unencodable = ({ name }: Operation, why: unknown) =>
     Effect.andThen(
-      Effect.logError(`The answer of "${operation}" of ${protocol.actor.definition.name} cannot be sent`, cause),
-      new UnencodableAnswer({ operation })
+      Effect.logError(`"${protocol.actor.definition.name}" has an answer to "${name}" that cannot be sent`, why),
+      new UnencodableAnswer({ operation: name })
     )
 
-  const write = (operation: Operation, coder: Coder, value: unknown) =>
+  const write = (operation: Operation, { encode }: Coder, value: unknown) =>
     Effect.catch(
-      attempt(
-        () => coder.encode(value),
-        (_, cause) => cause
-      ),
-      (cause) => unsendable(operation, cause)
+      attempt(encode, value, (problem) => problem),
+      (problem) => unencodable(operation, problem)
     )
 
-  const outcome = Effect.fnUntraced(function* (request: unknown): Effect.fn.Return<Outcome, Refusal> {
-    const known = yield* attempt(
-      () => requests.decode(request),
-      (problem) => new MalformedRequest({ problem })
-    )
-    const { _tag, kind, payload } = known as Request // just decoded
+  const outcome = Effect.fnUntraced(function* (given: unknown): Effect.fn.Return<unknown, Refusal | CallError> {
+    const decoded = yield* attempt(requests.decode, given, (problem) => new MalformedRequest({ problem }))
+    const { _tag, kind, payload = null } = decoded as Request // by its schema
     const operation = (kind === "cast" ? undefined : call.get(_tag)) ?? (kind === "call" ? undefined : cast.get(_tag))
     if (operation === undefined) return yield* new UnknownOperation({ operation: _tag })
     const { name, success, error } = operation
+    const unreadable = (problem: string) => new UndecodablePayload({ operation: name, problem })
     const reader = operation.payload
-    const value =
-      reader === undefined
-        ? undefined
-        : yield* attempt(
-            () => reader.decode(payload ?? null),
-            (problem) => new UndecodablePayload({ operation: name, problem })
-          )
-    const exit = yield* Effect.exit(Effect.suspend(() => target[operation.kind][name]!(value)))
+    const value = reader === undefined ? undefined : yield* attempt(reader.decode, payload, unreadable)
+    const exit = yield* Effect.exit(Effect.suspend(() => methods[operation.kind][name]!(value)))
     if (exit._tag === "Success") {
-      return success === undefined ? nothing : { _tag: "Success", value: yield* write(operation, success, exit.value) }
+      return { _tag: "Success", value: success === undefined ? null : yield* write(operation, success, exit.value) }
     }
-    const [reason] = exit.cause.reasons
-    if (reason === undefined || !exit.cause.reasons.every(Cause.isFailReason)) return yield* unsendable(operation, exit.cause)
-    return nothing
+    const { reasons } = exit.cause
+    const [reason] = reasons
+    if (reason === undefined || !Cause.isFailReason(reason) || !reasons.every(Cause.isFailReason)) {
+      return yield* unencodable(operation, exit.cause)
+    }
+    if (reason.error instanceof CallError) return yield* bare(reason.error)
+    if (error === undefined) return yield* unencodable(operation, exit.cause)
+    return { _tag: "Failure", error: yield* write(operation, error, reason.error) }
   })
 
-  return (request) => Effect.succeed(null)
+  const refused = (refusal: Refusal | CallError) => Effect.orDie(outcomes.encode(refusal)) // they hold text and numbers
+  // each part of an outcome comes from a coder
+  return (request) => Effect.catch(outcome(request), refused) as Effect.Effect<Schema.Json>
+}
+
+/**
+ * The methods of a ref, with more that can go wrong.
+ *
+ * @category type-level
+ * @since 0.1.0
+ */
+export type Remote<Methods, E> = {
+  readonly [Op in keyof Methods]: Methods[Op] extends (...payload: infer P) => Effect.Effect<infer A, infer F>
+    ? (...payload: P) => Effect.Effect<A, F | E>
+    : never
+}
+
+/**
+ * An actor at the far end of a transport that fails with `E`. Unlike those of a ref its casts can fail: what is known of
+ * their fate is told. An outcome means that the far end has it, not that it was handled.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Client<A extends AnyActor, out E> {
+  readonly call: Remote<Calls<A["call"]>, ProtocolError | E>
+  readonly cast: Remote<Casts<A["cast"]>, CallError | ProtocolError | E>
+  /** The same client with another limit. Infinity means no limit. */
+  readonly within: (limit: Duration.Input) => Client<A, E>
+}
+
+/**
+ * @category options
+ * @since 0.1.0
+ */
+export interface ClientOptions {
+  /** What errors call the far end. Default: the name of the actor. */
+  readonly target?: string | undefined
+  /**
+   * How long a message may be under way until its outcome is there; then it fails with `CallTimeout`. Default 10 seconds,
+   * more than the 5 of a ref, so that the far end can say itself that it was too late.
+   */
+  readonly limit?: Duration.Input | undefined
+}
+
+/**
+ * The end that wants the actor: its methods, as they are at a ref, each a request to `send`, which brings back what `serve`
+ * returned at the other end. What `send` fails with is what the method fails with.
+ *
+ * **Details.** `send` gets one JSON object per message and sees to it that it gets the outcome of just this one. A transport
+ * on which casts go one way brings back undefined for them. At the limit `send` is interrupted; a `send` that cannot be
+ * interrupted is waited for.
+ *
+ * **Example** (A client of an actor in the same process)
+ *
+ * ```ts
+ * import { Actor, Protocol } from "@tinkex/supervision"
+ * import { Effect, Schema } from "effect"
+ *
+ * class Counter extends Actor.make("Counter", {
+ *   init: (start: number) => ({ total: start }),
+ *   call: { add: (self, n: number) => (self.state.total += n) }
+ * }) {}
+ *
+ * const CounterProtocol = Protocol.make(Counter, {
+ *   call: { add: { payload: Schema.Number, success: Schema.Number } }
+ * })
+ *
+ * const program = Effect.gen(function* () {
+ *   const answer = Protocol.serve(CounterProtocol, yield* Actor.start(Counter, 1))
+ *   const counter = Protocol.client(CounterProtocol, answer)
+ *   return yield* counter.call.add(2) // 3
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const client = <A extends AnyActor, E = never>(
+  protocol: Protocol<A, unknown>,
+  send: (request: Request) => Effect.Effect<unknown, E>,
+  options: ClientOptions = {}
+): Client<A, E> => {
+  const target = options.target ?? protocol.actor.definition.name
+  const limit = Duration.fromInputUnsafe(options.limit ?? "10 seconds")
+
+  const limited = <B, F>(operation: string, effect: Effect.Effect<B, F>): Effect.Effect<B, F | CallError> =>
+    Duration.isFinite(limit)
+      ? Effect.timeoutOrElse(effect, {
+          duration: limit,
+          orElse: () => new CallError({ reason: new CallTimeout({ target, operation, limit }) })
+        })
+      : effect
+
+  const message = Effect.fnUntraced(function* (
+    { error, kind, name, success, payload: writer }: Operation,
+    value: unknown
+  ): Effect.fn.Return<unknown, unknown> {
+    const unwritable = (problem: string) =>
+      new ProtocolError({ reason: new UnencodablePayload({ operation: name, problem }) })
+    const unread = (problem: string) =>
+      new ProtocolError({ reason: new UndecodableAnswer({ operation: name, problem }) })
+    const written = writer === undefined ? undefined : yield* attempt(writer.encode, value, unwritable)
+    const payload = written as Schema.Json // as encoded
+    const request = writer === undefined ? { _tag: name, kind } : { _tag: name, kind, payload }
+    const answer = yield* limited(
+      name,
+      Effect.suspend(() => send(request))
+    )
+    if (kind === "cast" && answer === undefined) return undefined
+    const outcome = (yield* attempt(outcomes.decode, answer, unread)) as Outcome // by its schema
+    switch (outcome._tag) {
+      case "Success":
+        return success === undefined ? undefined : yield* attempt(success.decode, outcome.value, unread)
+      case "Failure":
+        if (error === undefined) return yield* unread("it is a failure, and the protocol knows none")
+        return yield* Effect.fail(yield* attempt(error.decode, outcome.error, unread))
+      case "CallError":
+        return yield* outcome
+      default:
+        return yield* new ProtocolError({ reason: outcome })
+    }
+  })
+
+  const methods = (operations: ReadonlyMap<string, Operation>) =>
+    Object.fromEntries(
+      Array.from(operations.values(), (operation) => [
+        operation.name,
+        (payload: unknown) => message(operation, payload)
+      ])
+    )
+  // the handlers' types and the schemas were compared where the protocol was written
+  return {
+    call: methods(protocol.operations.call),
+    cast: methods(protocol.operations.cast),
+    within: (limit: Duration.Input) => client(protocol, send, { ...options, limit })
+  } as Client<A, E>
 }

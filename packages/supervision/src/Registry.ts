@@ -1,18 +1,83 @@
 /**
  * Names for actors.
  *
- * A registry maps keys to the actors that have them. With unique keys it is a phone book: one owner per key, and a ref by
- * name that finds whoever has the name when a message is sent. With duplicate keys it is a list of subscribers to dispatch to.
+ * A registry maps keys to the actors that have them. With unique keys it is a phone book: one owner per key, and a ref
+ * by name that finds whoever has the name when a message is sent. With duplicate keys it is a list of subscribers.
+ * `// =>` shows what an expression returns.
+ *
+ * ```ts
+ * import { Actor, ChildSpec, DynamicSupervisor, Registry } from "@tinkex/supervision"
+ * import { Effect } from "effect"
+ *
+ * class Account extends Actor.make("Account", {
+ *   init: (opening: number) => ({ balance: opening }),
+ *   call: {
+ *     balance: (self) => self.state.balance,
+ *     deposit: (self, amount: number) => (self.state.balance += amount),
+ *     corrupt: (): number => {
+ *       throw new Error("bit flip")
+ *     }
+ *   }
+ * }) {}
+ *
+ * const bank = Effect.gen(function* () {
+ *   const owners = yield* Registry.make(Account)
+ *   const accounts = yield* DynamicSupervisor.start({ name: "accounts" })
+ *   const open = (owner: string, amount: number) =>
+ *     accounts.startChild(ChildSpec.actor("account", Account, amount, { names: [owners.name(owner)] }))
+ *
+ *   const alice = yield* open("alice", 100)
+ *   yield* owners.ref("alice").call.deposit(30) // => 130
+ *   const taken = yield* Effect.flip(open("alice", 0))
+ *   taken.reason._tag // => "StartFailed"
+ *
+ *   yield* Effect.flip(owners.ref("alice").call.corrupt())
+ *   yield* alice.call.balance() // => 100
+ *   yield* owners.ref("alice").call.balance() // => 100
+ *   const nobody = yield* Effect.flip(owners.ref("carol").call.balance())
+ *   nobody.reason._tag // => "NoProcess"
+ * })
+ * ```
  *
  * A name belongs to one incarnation. It is taken before the init runs when the child spec lists it (`names`), or by
- * `register` from an init or handler that is an effect; it is free again at once when the incarnation ends, however it does.
+ * `register` from an init or handler that is an effect; it is free again at once when the incarnation ends, however it
+ * does.
+ *
+ * With duplicate keys several actors have one key, and a name carries a value:
+ *
+ * ```ts
+ * class Screen extends Actor.make("Screen", {
+ *   init: () => ({ rates: [] as Array<number> }),
+ *   call: { rates: (self) => self.state.rates.join(" ") },
+ *   cast: { show: (self, rate: number) => void self.state.rates.push(rate) }
+ * }) {}
+ *
+ * const rates = Effect.gen(function* () {
+ *   const screens = yield* Registry.make<typeof Screen, string, number>(Screen, { keys: "duplicate" })
+ *   const supervisor = yield* DynamicSupervisor.start()
+ *   const screen = (decimals: number) =>
+ *     supervisor.startChild(ChildSpec.actor("screen", Screen, undefined, { names: [screens.name("EUR", decimals)] }))
+ *   const hall = yield* screen(2)
+ *   const office = yield* screen(4)
+ *   yield* screens.dispatch("EUR", ({ ref, value }) => ref.cast.show(Number((1.08347).toFixed(value))))
+ *   yield* hall.call.rates() // => "1.08"
+ *   yield* office.call.rates() // => "1.0835"
+ *   yield* screens.count // => 2
+ * })
+ * ```
+ *
+ * `make` has one option, `keys`: `unique` (default) or `duplicate`. `register` is refused with `AlreadyRegistered` when
+ * a unique key is taken, and with `InvalidRequest` outside an actor of this registry or after its end. A start whose
+ * name is taken fails with `StartFailed`, whose exit has `AlreadyRegistered` with the path of the owner; a name of a
+ * registry for other actors is refused with `InvalidRequest`.
  *
  * **Guarantees.** No two live incarnations have one unique key (N1). A start that fails gives its names back before it
- * returns (N2). An entry is removed only by the incarnation that made it: a late one never takes a name from its successor
- * (N3). A dead owner is never found (N4).
+ * returns (N2). An entry is removed only by the incarnation that made it: a late one never takes a name from its
+ * successor (N3). A dead owner is never found (N4).
  *
- * **Not guaranteed.** Names are known in this process only. A ref by name may find nobody while its actor is being restarted,
- * where the actor's own ref would wait.
+ * **Not guaranteed.** Names are known in this process only. A ref by name may find nobody while its actor is being
+ * restarted, where the actor's own ref would wait; a cast to nobody is lost without an event. Keys are compared as by
+ * `Map`, so two equal objects are two keys.
  *
  * @since 0.1.0
  */
@@ -29,7 +94,7 @@ import { Hub } from "./internal/eventHub.ts"
 import type { Registration } from "./internal/names.ts"
 import { CurrentPlace, type Place } from "./internal/place.ts"
 import { makeNamedRef, makeRef } from "./internal/refs.ts"
-import { childOf } from "./internal/target.ts"
+import { childOf, generationOf } from "./internal/target.ts"
 import { AlreadyRegistered, InvalidRequest, SupervisorError } from "./SupervisorError.ts"
 
 /**
@@ -101,6 +166,7 @@ interface Owned<Key, Value> {
   value: Value
   readonly actor: ActorChild
   readonly generation: number
+  readonly release: () => void
 }
 
 const nextGeneration = (child: Child): number => (child.status === "up" ? child.generation : child.generation + 1)
@@ -123,14 +189,22 @@ class Directory<Key, Value> {
     const owners = this.entries.get(key)
     const [owner] = owners ?? []
     if (this.unique && owner !== undefined) return owner.actor.path
-    const entry: Owned<Key, Value> = { key, value, actor, generation: nextGeneration(actor) }
+    const release = () => this.drop(entry)
+    const entry: Owned<Key, Value> = { key, value, actor, generation: nextGeneration(actor), release }
     if (owners === undefined) this.entries.set(key, [entry])
     else owners.push(entry)
     this.hub.push({ _tag: "Registered", key, owner: actor.path })
-    return () => this.drop(entry)
+    return release
   }
 
-  drop(entry: Owned<Key, Value>): void {
+  /** Takes a name back before its owner ends. */
+  giveBack(entry: Owned<Key, Value>): void {
+    this.drop(entry)
+    const { extras } = entry.actor
+    if (extras !== undefined) extras.leases = extras.leases?.filter((lease) => lease !== entry.release)
+  }
+
+  private drop(entry: Owned<Key, Value>): void {
     const owners = this.entries.get(entry.key)
     const at = owners?.indexOf(entry) ?? -1
     if (owners === undefined || at < 0) return
@@ -216,7 +290,7 @@ export const make = <A extends AnyActor, Key = string, Value = void>(
       unregister: (key) =>
         here((place) => {
           const entry = directory.owned(place, key)
-          if (entry !== undefined) directory.drop(entry)
+          if (entry !== undefined) directory.giveBack(entry)
           return entry !== undefined
         }),
       update: (key, change) =>
@@ -232,9 +306,10 @@ export const make = <A extends AnyActor, Key = string, Value = void>(
       keys: (ref) =>
         Effect.sync(() => {
           const owner = childOf(ref)
+          const exact = generationOf(ref)
           return Array.from(directory.entries.values())
             .flat()
-            .filter(({ actor }) => actor === owner)
+            .filter(({ actor, generation }) => actor === owner && (exact === undefined || exact === generation))
             .map(({ key }) => key)
         }),
       count: Effect.sync(() => Array.from(directory.entries.values()).flat().length),

@@ -76,27 +76,38 @@ export const limitsOf = (
 export const make = (limits: Limits): RestartIntensity => {
   let { restarts } = limits
   let window = Duration.toMillis(limits.within)
+  // a ring that never shrinks: limits that are lowered and raised again forget nothing
+  let size = restarts
   let times: Array<number> = []
   let oldest = 0
+  // what was outside a window once stays forgotten when the window becomes longer
+  let horizon = Number.NEGATIVE_INFINITY
   const inOrder = () => [...times.slice(oldest), ...times.slice(0, oldest)]
   return {
     spend(now) {
-      if (times.length < restarts) {
-        times.push(now)
-        return true
+      horizon = Math.max(horizon, now - window)
+      const { length } = times
+      if (restarts === 0) return false
+      if (length >= restarts) {
+        const time = times[(oldest + length - restarts) % length]
+        if (time === undefined || time >= horizon) return false
       }
-      const time = times[oldest]
-      if (time === undefined || time >= now - window) return false
-      times[oldest] = now
-      oldest = (oldest + 1) % restarts
+      if (length < size) {
+        times.push(now)
+      } else {
+        times[oldest] = now
+        oldest = (oldest + 1) % size
+      }
       return true
     },
-    spent: (now) => times.filter((time) => time >= now - window).length,
+    spent: (now) => times.filter((time) => time >= Math.max(horizon, now - window)).length,
     change(next) {
       restarts = next.restarts
       window = Duration.toMillis(next.within)
-      times = restarts === 0 ? [] : inOrder().slice(-restarts)
+      if (restarts <= size) return
+      times = inOrder()
       oldest = 0
+      size = restarts
     }
   }
 }

@@ -9,16 +9,16 @@
  * | `ChildIgnored` | an init answered that there is nothing to run | |
  * | `ChildExited` | an incarnation ended by itself, finalizers included | `generation`, `exit`, for a crashed actor `report` |
  * | `ChildStopped` | the supervisor stopped it | `generation` |
- * | `ChildRestarted` | the supervisor brought it back after a crash | `generation` |
+ * | `ChildRestarted` | the supervisor brought it back after its end; of a group, only the child that had ended | `generation` |
  * | `ChildResumed` | an actor went on after a failure, by decision | `generation`, `operation`, `exit` |
  * | `RestartDelayed` | the next attempt waits for its backoff | `delay`, `attempt` |
  * | `StartFailed` | an init failed, at start or during a restart | `exit` |
  * | `ChildGivenUp` | its own budget or schedule is used up; it stays down, the others go on | `exit` |
- * | `GaveUp` | the intensity was exceeded, or a child escalated; all children are being stopped | `exit` of that child |
+ * | `GaveUp` | intensity or a child's own allowance is used up, or one escalated; all are being stopped | `exit` of that child |
  * | `AutoShutdown` | a significant child ended, and its supervisor with it | |
  * | `SupervisorExited` | a supervisor ended; `child` is its own id | `exit` |
  * | `Reconfigured` | a supervisor took new options; `child` is its own id | |
- * | `ShutdownError` | a child, or a finalizer, failed while it was being stopped | `exit` |
+ * | `ShutdownError` | a child, or a finalizer, failed while being stopped, or a permanent one ended normally then | `exit` |
  * | `Zombie` | a child did not stop within its limit; it was fenced and left behind | `generation`, `limit` |
  * | `ZombieEnded` | such a child ended at last | `generation`, `exit` |
  * | `MessageDropped` | a message got lost, or a call was evicted | `operation`, `why` |
@@ -52,7 +52,7 @@ export const DropReason = Schema.Literals(["mailbox_full", "exit", "no_process",
 export type DropReason = typeof DropReason.Type
 
 /**
- * What a crashed actor was doing: the operation, on whose behalf (a path, or `fiber 12`) if somebody waited, and its state as
+ * What a crashed actor was doing: the operation, on whose behalf (the path of an actor, or `fiber`) if somebody waited, and its state as
  * the actor's own `describe` shows it. Without a `describe` there is no state in it, because states hold secrets.
  *
  * @category models
@@ -142,8 +142,12 @@ export interface FormatOptions {
   readonly limit?: number | undefined
 }
 
-const cut = (text: string, limit: number): string =>
-  text.length <= limit ? text : `${text.slice(0, Math.max(0, limit - 1))}…`
+const cut = (text: string, limit: number): string => {
+  if (text.length <= limit) return text
+  return limit < 1 ? "" : `${text.slice(0, limit - 1)}…`
+}
+
+const oneLine = (text: string): string => text.replaceAll(/\s*\n\s*/g, " ")
 
 /**
  * An event as text for a log.
@@ -162,7 +166,7 @@ export const format = (event: SupervisionEvent, options: FormatOptions = {}): st
   const report = event._tag === "ChildExited" ? event.report : undefined
   if (report?.operation !== undefined) parts.push(`in ${report.operation}`)
   const line = parts.length === 0 ? about : `${about}: ${parts.join(" ")}`
-  if (!multiline) return cut(line.replaceAll(/\s*\n\s*/g, " "), limit)
+  if (!multiline) return cut(oneLine(line), limit)
   const lines = [line]
   if (report?.client !== undefined) lines.push(`  client: ${report.client}`)
   if (report !== undefined && "state" in report) lines.push(`  state: ${show(report.state)}`)
@@ -194,7 +198,7 @@ export const summarize = (events: Iterable<SupervisionEvent>, options: FormatOpt
   const groups = new Map<string, number>()
   for (const event of events) {
     const reason = "exit" in event ? `: ${ExitReason.format(event.exit)}` : ""
-    const line = `${event._tag} ${event.supervisor}${reason}`
+    const line = oneLine(`${event._tag} ${event.supervisor}${reason}`)
     groups.set(line, (groups.get(line) ?? 0) + 1)
   }
   const lines = Array.from(groups, ([line, count]) => `${line} (${count} ${count === 1 ? "child" : "children"})`)

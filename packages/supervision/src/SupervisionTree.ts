@@ -1,14 +1,53 @@
 /**
  * A supervision tree as data.
  *
- * `SupervisionTree.snapshot(ref)` reads the tree below a supervisor as it is at this moment; `changes(ref)` is a stream of
- * snapshots that begins with the present one. A snapshot is plain data: `Schema.encodeEffect(SupervisionTree.json)` makes
- * JSON of it, and nothing in it comes from the state or the messages of an actor.
+ * `snapshot(ref)` reads the tree below a supervisor as it is at this moment; `changes(ref)` is a stream of snapshots
+ * that begins with the present one. A snapshot is plain data, and nothing in it comes from the state or the messages of
+ * an actor. `// =>` shows what an expression returns.
  *
- * **Guarantees.** A snapshot is consistent: it is read in one step. `changes` emits after every structural event and skips
- * those that nobody could see because they happened in the same turn.
+ * ```ts
+ * import { Actor, ChildSpec, SupervisionTree, Supervisor } from "@tinkex/supervision"
+ * import { Effect, Schema } from "effect"
  *
- * **Not guaranteed.** A change of a mailbox's depth alone is no event, so `changes` does not wake up for it.
+ * class Account extends Actor.make("Account", {
+ *   init: (opening: number) => ({ balance: opening }),
+ *   call: {
+ *     balance: (self) => self.state.balance,
+ *     corrupt: (): number => {
+ *       throw new Error("bit flip")
+ *     }
+ *   }
+ * }) {}
+ *
+ * const bank = Effect.gen(function* () {
+ *   const tree = yield* Supervisor.start({
+ *     name: "bank",
+ *     children: [
+ *       ChildSpec.supervisor("accounts", { children: [ChildSpec.actor("alice", Account, 100)] }),
+ *       ChildSpec.effect("statement", Effect.void, { restart: "transient" })
+ *     ]
+ *   })
+ *   const { alice } = tree.refs.accounts.refs
+ *   yield* Effect.flip(alice.call.corrupt())
+ *   yield* alice.call.balance() // => 100
+ *   const now = yield* SupervisionTree.snapshot(tree)
+ *   console.log(SupervisionTree.format(now))
+ *   // bank (running)
+ *   //   accounts (running)
+ *   //     alice (running, 1 restarts, last: crash (Error: bit flip))
+ *   //   statement (stopped, last: normal)
+ *   const all = SupervisionTree.flatten(now)
+ *   all.filter(({ restarts }) => restarts > 0).map(({ path }) => path) // => [ 'bank/accounts/alice' ]
+ *   const text = yield* Schema.encodeEffect(SupervisionTree.json)(now)
+ *   text.slice(0, 42) // => "{\"path\":\"bank\",\"id\":\"bank\",\"kind\":\"supervi"
+ * })
+ * ```
+ *
+ * **Guarantees.** A snapshot is consistent: it is read in one step (V1). `changes` emits after every structural event
+ * and skips those that nobody could see because they happened in the same turn (V2).
+ *
+ * **Not guaranteed.** A change of a mailbox's depth alone is no event, so `changes` does not wake up for it. Each
+ * snapshot reads the whole tree: of one with many thousands of children, read a part, or less often.
  *
  * @since 0.1.0
  */

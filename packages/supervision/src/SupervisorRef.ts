@@ -120,8 +120,9 @@ export interface SupervisorRef<out Refs> extends Supervising {
   readonly childSpec: (id: string) => Effect.Effect<ChildSettings, SupervisorError>
   /**
    * Takes new options while everything runs. What is left out stays as it is. A spec with a known id replaces the old one
-   * from the next incarnation on; a new spec is listed, not started; a child that is not in the list stays. All or nothing:
-   * options that make no sense change nothing.
+   * from the next incarnation on; a new spec is listed, not started; a child that is not in the list stays. Refused with
+   * `InvalidRequest`, and nothing is changed, when an option makes no sense, or a spec is of another kind, or of another
+   * actor, than the child of its id. A supervisor that is restarted begins with the options of its spec again.
    */
   readonly reconfigure: <const Children extends ReadonlyArray<Any> = readonly []>(
     options: Partial<SupervisorOptions<Children>>

@@ -1,16 +1,98 @@
 /**
  * Supervised one-off work with a typed result.
  *
- * A task is an effect child of a dynamic supervisor, temporary unless told otherwise. Who starts it decides how close they
- * are: `async` links it to the caller, who fails with it; `asyncNolink` only reports; `startChild` is fire and forget.
+ * A task is an effect child of a dynamic supervisor, temporary unless told otherwise. It belongs to the scope in which
+ * it was started. In our bank, tasks write the statements while the accounts go on working. `// =>` shows what an
+ * expression returns.
  *
- * **Guarantees.** A task belongs to the scope in which it was started, and does not outlive it (T1). The caller of `async`
- * cannot go on after the task has crashed: a caller that awaits gets the failure, any other is interrupted (T2). What `await`
- * returns is settled once and can be awaited again (T3). An early end of a stream's consumer stops what it had started (T4).
- * A task knows on whose behalf it runs, see `callers` (T5).
+ * ```ts
+ * import { Actor, type ActorRef, ChildSpec, Supervisor, TaskSupervisor } from "@tinkex/supervision"
+ * import { Effect, Exit, Option, Schema, Stream } from "effect"
  *
- * **Not guaranteed.** A deadline interrupts the task, and an effect that is uninterruptible goes on behind the fence. Any
- * fiber may await a task: in Effect a time limit around `await` is one more fiber, so ownership is the scope, not the fiber.
+ * class Account extends Actor.make("Account", {
+ *   init: (opening: number) => ({ balance: opening }),
+ *   call: { balance: (self) => self.state.balance }
+ * }) {}
+ *
+ * class PrinterJam extends Schema.TaggedError<PrinterJam>()("PrinterJam", {}) {}
+ *
+ * const statement = (account: ActorRef.ActorRef<typeof Account>) =>
+ *   Effect.map(account.call.balance(), (balance) => `${account.id} has ${balance}`)
+ *
+ * const bank = Supervisor.start({
+ *   children: [
+ *     ChildSpec.actor("alice", Account, 100),
+ *     ChildSpec.actor("bob", Account, 50),
+ *     TaskSupervisor.childSpec("office", { maxChildren: 100 })
+ *   ]
+ * })
+ * ```
+ *
+ * Who starts a task decides how close they are. `async` links it to the caller: when the task crashes, the caller does
+ * not go on as if nothing had happened. `asyncNolink` tells only who awaits it. `startChild` is fire and forget.
+ *
+ * ```ts
+ * const evening = Effect.gen(function* () {
+ *   const { alice, bob, office } = (yield* bank).refs
+ *   const hers = yield* office.async(statement(alice))
+ *   const his = yield* office.asyncNolink(Effect.andThen(new PrinterJam(), statement(bob)))
+ *   yield* hers.await // => "alice has 100"
+ *   yield* hers.await // => "alice has 100"
+ *   const jam = yield* Effect.flip(his.await)
+ *   jam._tag // => "PrinterJam"
+ *   yield* office.startChild(Effect.log("lights off"), { restart: "transient" })
+ * })
+ * ```
+ *
+ * `yield` looks whether a task has ended, and `shutdown` stops it; what was finished by then is not lost.
+ *
+ * ```ts
+ * const impatience = Effect.gen(function* () {
+ *   const { office } = (yield* bank).refs
+ *   const audit = yield* office.async(Effect.never)
+ *   const soFar = yield* audit.yield("10 millis")
+ *   Option.isNone(soFar) // => true
+ *   const last = yield* audit.shutdown
+ *   Option.isNone(last) // => true
+ *   const stopped = yield* Effect.flip(audit.await)
+ *   stopped.reason._tag // => "TargetExit"
+ * })
+ * ```
+ *
+ * A stream runs one task per item, a bounded number at a time. In `stream` the first failure ends the stream and stops
+ * the other tasks; in `streamNolink` each item has its own exit.
+ *
+ * ```ts
+ * const month = Effect.gen(function* () {
+ *   const { alice, bob, office } = (yield* bank).refs
+ *   const options = { concurrency: 2, itemLimit: "5 seconds" } as const
+ *   yield* Stream.runCollect(office.stream([alice, bob], statement, options)) // => [ 'alice has 100', 'bob has 50' ]
+ *   const print = (copy: number) => (copy === 2 ? Effect.fail(new PrinterJam()) : Effect.succeed(copy))
+ *   const exits = yield* Stream.runCollect(office.streamNolink([1, 2, 3], print, options))
+ *   exits.map(Exit.isSuccess) // => [ true, false, true ]
+ * })
+ * ```
+ *
+ * | option of a stream | meaning | default |
+ * | --- | --- | --- |
+ * | `concurrency` | items that are worked on at a time, a whole number from 1 | the processors that the runtime reports |
+ * | `ordered` | whether results come in the order of the items | `true` |
+ * | `itemLimit` | how long one item may take; then its task is stopped and its result is a `CallTimeout` | no limit |
+ *
+ * The options of the supervisor are those of `DynamicSupervisor`, those of a task those of `ChildSpec`, with `restart`
+ * `temporary` by default. Starting a task is refused with `MaxChildren`, `StartFailed`, `InvalidRequest` or
+ * `SupervisorStopped`, stopping one with `NotFound` when it has ended.
+ *
+ * **Guarantees.** A task belongs to the scope in which it was started, and does not outlive it; one of `startChild`
+ * belongs to its supervisor (T1). The caller of `async` cannot go on after the task has crashed: a caller that awaits
+ * gets the failure, any other is interrupted (T2). What `await` returns is settled once and can be awaited again (T3).
+ * An early end of a stream's consumer stops what it had started (T4). A task knows on whose behalf it runs, see
+ * `callers` (T5).
+ *
+ * **Not guaranteed.** A deadline interrupts the task, and an effect that is uninterruptible goes on behind the fence.
+ * Any fiber may await a task: in Effect a time limit around `await` is one more fiber, so ownership is the scope, not
+ * the fiber. The surrounding scope of a handler is that of its incarnation: `Effect.scoped` around the work ends its
+ * tasks with it.
  *
  * @since 0.1.0
  */
@@ -27,12 +109,18 @@ import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { CallError, CallTimeout, TargetExit } from "./CallError.ts"
 import { type ChildOptions, type ChildSpec, type EffectOptions, effectBlueprint, specOf } from "./ChildSpec.ts"
-import { supervisorSettingsOf, withoutOwnBackoff } from "./internal/settings.ts"
+import { idProblem, supervisorSettingsOf, withoutOwnBackoff } from "./internal/settings.ts"
 import type { DynamicSupervisorOptions } from "./DynamicSupervisor.ts"
 import type { EffectRef } from "./EffectRef.ts"
 import * as ExitReason from "./ExitReason.ts"
 import { callersOf } from "./internal/callers.ts"
-import { DynamicBlueprint, DynamicChild, type DynamicFacade, dynamicPlanOf } from "./internal/dynamicChild.ts"
+import {
+  DynamicBlueprint,
+  DynamicChild,
+  type DynamicFacade,
+  StartChild,
+  dynamicPlanOf
+} from "./internal/dynamicChild.ts"
 import { CurrentPlace } from "./internal/place.ts"
 import { isPresent, relationsOf } from "./internal/relations.ts"
 import { startRoot } from "./internal/rootSupervisor.ts"
@@ -142,10 +230,9 @@ const facade: DynamicFacade = (supervisor): TaskSupervisorRef => {
       // a task is part of what its caller does, so it stays below the caller's span
       const span = Context.getOrUndefined(context, Tracer.ParentSpan)
       const own = detached(context)
-      return supervisor.startChild<EffectRef<A, E>>(
-        blueprint,
-        span === undefined ? own : Context.add(own, Tracer.ParentSpan, span)
-      )
+      const place = span === undefined ? own : Context.add(own, Tracer.ParentSpan, span)
+      // the ref of an effect child of this effect
+      return new StartChild(supervisor, { blueprint }, place) as Effect.Effect<EffectRef<A, E>, SupervisorError>
     })
 
   const terminate = (task: Target) => Effect.suspend(() => supervisor.terminateChild(childOf(task)))
@@ -282,7 +369,8 @@ export const childSpec = <const Id extends string>(
   options: DynamicSupervisorOptions & ChildOptions = {}
 ): ChildSpec<Id, TaskSupervisorRef, never> => {
   const [settings, problem] = supervisorSettingsOf(options)
-  return specOf(id, new DynamicBlueprint(id, withoutOwnBackoff(settings), problem, dynamicPlanOf(id, options), facade))
+  const found = idProblem(id) ?? problem
+  return specOf(id, new DynamicBlueprint(id, withoutOwnBackoff(settings), found, dynamicPlanOf(id, options), facade))
 }
 
 /**

@@ -1,13 +1,87 @@
 /**
  * Being told of ends, and sharing them.
  *
- * A monitor is one-way: it tells once how the present incarnation of an actor, an effect child or a supervisor ended. A link
- * goes both ways: whoever ends abnormally takes the other with it. Inside an actor, `self.watch` and `self.link` do the same
- * by messages; here they are for fibers.
+ * A monitor is one-way: it tells once how the present incarnation of an actor, an effect child or a supervisor ended. A
+ * link goes both ways: whoever ends abnormally takes the other with it. This module is for fibers; actors have
+ * `self.watch` and `self.link`, which tell by messages. `// =>` shows what an expression returns.
  *
- * **Guarantees.** A monitor fires exactly once, also when there was nothing to watch (W1). What a handler sent to a watching
- * actor before its own end arrives before the notice (W2). When an unlink or unwatch has returned, nothing of it arrives any
- * more (W3). A restart is an end: who wants to follow it watches again (W4).
+ * ```ts
+ * import { Actor, type ActorRef, ChildSpec, Supervisor, Watch } from "@tinkex/supervision"
+ * import { Effect } from "effect"
+ *
+ * class Account extends Actor.make("Account", {
+ *   init: (opening: number) => ({ balance: opening }),
+ *   call: { balance: (self) => self.state.balance },
+ *   cast: {
+ *     corrupt: () => {
+ *       throw new Error("bit flip")
+ *     }
+ *   }
+ * }) {}
+ *
+ * const bank = Supervisor.start({ name: "bank", children: [ChildSpec.actor("alice", Account, 100)] })
+ *
+ * const alarm = Effect.gen(function* () {
+ *   const { alice } = (yield* bank).refs
+ *   const monitor = yield* Watch.monitor(alice) // from here on, until the scope ends
+ *   yield* alice.cast.corrupt()
+ *   const { exit, generation, target } = yield* monitor.down
+ *   const told = [target, generation, exit?._tag].join(" ") // => "bank/alice 1 Crash"
+ *   yield* alice.call.balance() // => 100
+ * })
+ * ```
+ *
+ * **Inside an actor** the notice is a message, handled in turn with the others:
+ *
+ * ```ts
+ * class Clerk extends Actor.make("Clerk", {
+ *   init: (account: ActorRef.ActorRef<typeof Account>) => ({ account, notes: [] as Array<string> }),
+ *   started: (self) =>
+ *     self.watch(self.state.account, (self, { exit, target }) => {
+ *       self.state.notes.push(`${target}: ${exit?._tag}`)
+ *     }),
+ *   call: { notes: (self) => self.state.notes.join(", ") }
+ * }) {}
+ *
+ * const attention = Effect.gen(function* () {
+ *   const tree = yield* bank
+ *   const clerk = yield* tree.startChild(ChildSpec.actor("clerk", Clerk, tree.refs.alice))
+ *   yield* tree.refs.alice.cast.corrupt()
+ *   yield* tree.refs.alice.call.balance().pipe(Effect.retry({ times: 1 })) // => 100
+ *   yield* clerk.call.notes() // => "bank/alice: Crash"
+ * })
+ * ```
+ *
+ * **Links.** `Watch.link` runs an effect that is of no use without its target. Here the vault stays open as long as the
+ * account lives:
+ *
+ * ```ts
+ * const vault = Effect.gen(function* () {
+ *   const { alice } = (yield* bank).refs
+ *   yield* Effect.forkChild(Effect.delay(alice.cast.corrupt(), "10 millis"))
+ *   const closed = yield* Effect.never.pipe(Watch.link(alice), Effect.flip)
+ *   closed.reason._tag // => "TargetExit"
+ * })
+ * ```
+ *
+ * | who ends | how | what the other side sees |
+ * | --- | --- | --- |
+ * | a watched child | in any way | `Down` with the exit; without one when there was nothing to watch |
+ * | a linked child | normally | nothing |
+ * | a linked child | in any other way | the effect is interrupted and fails with `TargetExit` |
+ * | | | an actor ends with the same reason, or its `exit` handler is told |
+ * | a linked effect | by failure or interruption | the child ends with the same reason; a supervisor does not |
+ * | | | an actor with an `exit` handler is told instead |
+ *
+ * `link` fails with `NoProcess` when there is nothing to link to. A handle that names one incarnation
+ * (`ref.incarnation`) is that incarnation and no later one.
+ *
+ * **Guarantees.** A monitor fires exactly once, also when there was nothing to watch (W1). What a handler sent to a
+ * watching actor before its own end arrives before the notice (W2). When an unlink or unwatch has returned, nothing of
+ * it arrives any more (W3). A restart is an end: who wants to follow it watches again (W4).
+ *
+ * **Not guaranteed.** Between two watches an incarnation can come and go unseen, and right after a notice there may be
+ * nothing to watch yet: a call that was answered says that there is. `tree.events` misses no restart.
  *
  * @since 0.1.0
  */
@@ -18,7 +92,7 @@ import type * as Scope from "effect/Scope"
 import type { Down } from "./Actor.ts"
 import { CallError, NoProcess, TargetExit } from "./CallError.ts"
 import * as ExitReason from "./ExitReason.ts"
-import { isPresent, relationsOf } from "./internal/relations.ts"
+import { isThere, relationsOf } from "./internal/relations.ts"
 import { type Target, childOf } from "./internal/target.ts"
 
 /**
@@ -39,7 +113,7 @@ const watch = (target: Target, tell: (down: Down) => void): (() => void) => {
     generation,
     exit
   })
-  if (!isPresent(child)) {
+  if (!isThere(target)) {
     tell(down(child.generation, undefined))
     return () => {}
   }
@@ -107,10 +181,10 @@ export const link =
           ? Effect.never
           : Effect.fail(new CallError({ reason: new TargetExit({ ...about, exit }) }))
       })
-      const { generation } = child
+      const generation = child.status === "up" ? child.generation : child.generation + 1
       const own = Effect.onExit(effect, (exit) =>
         Effect.sync(() => {
-          if (Exit.isSuccess(exit) || child.generation !== generation || !isPresent(child)) return
+          if (Exit.isSuccess(exit) || child.generation !== generation || child.status !== "up") return
           child.linkedExit({ path: `fiber ${Fiber.getCurrent()?.id ?? ""}` }, ExitReason.fromExit(exit, false))
         })
       )

@@ -858,7 +858,7 @@ describe("events", () => {
       yield* Deferred.succeed(gate, undefined)
       yield* settle
       assert.deepStrictEqual(seen.slice(0, 3), ["ChildStarted", "missed 476", "MessageDropped"])
-      assert.strictEqual(seen.length, 1 + 1 + 1024)
+      assert.strictEqual(seen.length, 1 + 1 + 8192)
     })
   )
 })

@@ -10,7 +10,7 @@ import * as ExitReason from "../ExitReason.ts"
 import type { CrashReport } from "../SupervisionEvent.ts"
 import { Addressee, stopOperation } from "./addressee.ts"
 import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored } from "./child.ts"
-import { type Definition, ownOperation } from "./definition.ts"
+import { type Definition, ownOperation, sameActor } from "./definition.ts"
 import { sent, turn } from "./cast.ts"
 import { Incarnation } from "./incarnation.ts"
 import { Later, Started, fromOf } from "./later.ts"
@@ -19,13 +19,17 @@ import { type Message, OwnMessage, WaitingMessage } from "./mailbox.ts"
 import { CurrentPlace, Place } from "./place.ts"
 import type { AnyExit, Open } from "./process.ts"
 import { makeRef } from "./refs.ts"
+import { type Bond, relationsOf } from "./relations.ts"
 import type { System } from "./system.ts"
 
 type AnyEffect = Effect.Effect<unknown, unknown>
 type AnyFiber = Fiber.Fiber<unknown, unknown>
 
 export class ActorBlueprint extends Blueprint {
-  readonly kind = "actor"
+  get kind(): "actor" {
+    return "actor"
+  }
+
   readonly definition: Definition
   readonly arg: unknown
 
@@ -44,9 +48,16 @@ export class ActorBlueprint extends Blueprint {
   }
 }
 
+/** Whether a message is for one incarnation only. */
+const isBound = (message: Message): boolean =>
+  message instanceof OwnMessage || message.operation.generation !== undefined
+
 /** The life of an actor, and the turns in which it works through its mailbox. */
 export class ActorChild extends Addressee {
-  readonly kind = "actor"
+  get kind(): "actor" {
+    return "actor"
+  }
+
   definition: Definition
   private arg: unknown
   /** The handler, or the init, that is suspended. */
@@ -68,6 +79,10 @@ export class ActorChild extends Addressee {
 
   get system(): System {
     return this.owner.system
+  }
+
+  fits(blueprint: Blueprint): boolean {
+    return blueprint instanceof ActorBlueprint && sameActor(this.definition, blueprint.definition)
   }
 
   adopt(blueprint: ActorBlueprint): void {
@@ -99,7 +114,7 @@ export class ActorChild extends Addressee {
   private inside(): Context.Context<never> {
     if (this.handlers === undefined) {
       this.scope = Scope.makeUnsafe()
-      this.place = new Place(this)
+      this.place ??= new Place(this)
       this.handlers = Context.add(Context.add(this.context, Scope.Scope, this.scope), CurrentPlace, this.place)
     }
     return this.handlers
@@ -110,16 +125,19 @@ export class ActorChild extends Addressee {
     this.fiber = undefined
     if (exit.value === ignored) return ignored
     if (this.scope?.state._tag === "Empty" && this.handlers !== undefined) {
-      // most inits leave nothing to clean up
+      // most inits leave nothing to clean up; the place stays, because a fiber that init left behind may have it
       this.scope = undefined
       this.handlers = undefined
-      this.place = undefined
     }
     let state: unknown = exit.value
     if (state instanceof Started) {
       this.rare.info = state.info
       state = state.state
+    } else if (this.extras !== undefined) {
+      this.extras.info = undefined
     }
+    // what was decided about an end that a stop overtook
+    if (this.extras !== undefined) this.extras.decision = undefined
     this.generation++
     const incarnation = (this.incarnation = new Incarnation(this, this.generation, state))
     this.status = "up"
@@ -148,6 +166,7 @@ export class ActorChild extends Addressee {
     const { current, definition, extras, fiber, incarnation, scope } = this
     const context = this.handlers ?? this.context
     // fence first: interrupting and answering run other people's code
+    this.releaseNames()
     this.incarnation = undefined
     this.fiber = undefined
     this.finished = undefined
@@ -162,13 +181,13 @@ export class ActorChild extends Addressee {
     if (this.activity === "busy") this.activity = "idle"
     const life = incarnation?.life
     life?.close()
-    const drops = definition.acrossRestart === "drop"
-    const waiting = drops ? this.mailbox.drain() : []
     const lane = extras?.lane
     if (extras !== undefined) {
       extras.lane = undefined
       extras.suspended = false
     }
+    const drops = definition.acrossRestart === "drop"
+    const waiting = drops ? this.mailbox.drain() : this.mailbox.take(isBound)
     const kept = current !== undefined && !drops && this.keep(current, reason)
     fiber?.interruptUnsafe()
     const cleanup = this.cleanUp(context, incarnation, fiber, scope, reason)
@@ -182,18 +201,16 @@ export class ActorChild extends Addressee {
   /** Whether the message during which the incarnation ends stays in the mailbox for the next one. */
   private keep(message: Message, reason: ExitReason.ExitReason): boolean {
     const { acrossRestart, quarantineAfter } = this.definition
-    if (acrossRestart !== "keep" || message instanceof OwnMessage || message.operation.run === stopOperation.run)
+    if (acrossRestart !== "keep" || isBound(message) || message.operation.run === stopOperation.run) return false
+    const { rare } = this
+    const before = rare.suspect?.message === message ? rare.suspect.times : 0
+    const times = reason._tag === "Crash" ? before + 1 : before
+    if (times >= quarantineAfter) {
+      rare.suspect = undefined
+      this.dropped(message.operation, message.payload, "quarantined")
       return false
-    if (reason._tag === "Crash") {
-      const { rare } = this
-      const times = rare.suspect?.message === message ? rare.suspect.times + 1 : 1
-      rare.suspect = { message, times }
-      if (times >= quarantineAfter) {
-        rare.suspect = undefined
-        this.dropped(message.operation, message.payload, "quarantined")
-        return false
-      }
     }
+    rare.suspect = { message, times }
     this.mailbox.unshift(message)
     return true
   }
@@ -243,7 +260,11 @@ export class ActorChild extends Addressee {
   }
 
   release(): void {
-    for (const message of this.mailbox.drain()) this.refuse(message, undefined)
+    const { extras } = this
+    for (const message of this.mailbox.drain()) {
+      // of a message that was begun nobody knows whether it had an effect
+      this.refuse(message, extras?.suspect?.message === message ? extras.lastExit : undefined)
+    }
   }
 
   kill(reason: ExitReason.ExitReason): void {
@@ -251,14 +272,18 @@ export class ActorChild extends Addressee {
     else if (this.status === "starting") this.fiber?.interruptUnsafe()
   }
 
-  linkedExit(from: { readonly path: string }, reason: ExitReason.ExitReason): void {
+  linkedExit(from: { readonly path: string }, reason: ExitReason.ExitReason, bond?: Bond): void {
     const { exit } = this.definition
     const { incarnation } = this
     if (incarnation === undefined) return
     if (exit !== undefined) {
       const signal = { from: from.path, exit: reason }
-      const operation = ownOperation("exit", (self) => exit(self, signal))
-      this.deliver(new OwnMessage(operation, incarnation, { live: true }))
+      if (bond !== undefined) relationsOf(this).bonds.add(bond) // it can still be cut
+      const operation = ownOperation("exit", (self) => {
+        if (bond !== undefined) relationsOf(this).bonds.delete(bond)
+        return exit(self, signal)
+      })
+      this.deliver(new OwnMessage(operation, incarnation, bond ?? { live: true }))
     } else if (reason._tag !== "Normal") {
       this.end(reason)
     }
@@ -267,13 +292,19 @@ export class ActorChild extends Addressee {
   /** The only way in which an incarnation ends by itself. */
   private end(reason: ExitReason.ExitReason): void {
     this.status = "down"
-    const report = reason._tag === "Crash" ? this.report() : undefined
+    const report = reason._tag === "Crash" ? this.report() : this.reportLater()
     const cleanup = this.halt(reason)
     this.owner.exited(this, reason, cleanup, report)
   }
 
-  private report(): CrashReport {
-    const { current, definition, incarnation, owner, id } = this
+  /** For a clean end whose clean-up may break: by then the incarnation is gone. */
+  private reportLater(): (() => CrashReport) | undefined {
+    const { incarnation } = this
+    return this.definition.describe === undefined ? undefined : () => this.report(undefined, incarnation)
+  }
+
+  private report(current = this.current, incarnation = this.incarnation): CrashReport {
+    const { definition, owner, id } = this
     const { describe } = definition
     const client = current?.link?.actor.path ?? (current?.waiting === true ? "fiber" : undefined)
     return {
@@ -487,8 +518,9 @@ export class ActorChild extends Addressee {
   private stopBy(message: Message): void {
     this.status = "down"
     const reason = message.payload as ExitReason.ExitReason // what stop sends
+    const report = this.reportLater()
     const cleanup = this.halt(reason)
-    this.owner.exited(this, reason, cleanup)
+    this.owner.exited(this, reason, cleanup, report)
     // on a turn of its own: its supervisor knows of the end before the one who asked does
     const answer = () => {
       this.system.post(() => message instanceof WaitingMessage && message.answer(Exit.void))

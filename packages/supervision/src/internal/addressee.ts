@@ -149,8 +149,19 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
       return undefined
     }
     const message = new WaitingMessage(this, operation, reason, undefined, undefined, undefined, settle)
-    this.enqueue(message)
+    const { system } = this.owner
+    if (this.activity === "idle" && this.status === "up" && this.mailbox.isEmpty && system.isIdle) {
+      this.mailbox.push(message)
+      this.activity = "queued"
+      system.inside(this.soleTurn, this)
+    } else {
+      this.enqueue(message)
+    }
     return message
+  }
+
+  private soleTurn(): void {
+    this.turn(1)
   }
 
   /** Asks beside the mailbox: such requests are served first, also while the actor is suspended. */
@@ -171,7 +182,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
       return undefined
     }
     const message = new WaitingMessage(this, operation, payload, link, undefined, list, settle)
-    message.place = "taken"
+    message.place = "beside"
     const { rare } = this
     ;(rare.lane ??= []).push(message)
     this.ready()

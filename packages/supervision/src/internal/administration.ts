@@ -18,6 +18,7 @@ import {
   type Plan,
   type SupervisorOptions,
   blueprintsOf,
+  commonOver,
   commonPlan,
   invalid,
   oneOf,
@@ -101,16 +102,19 @@ export class Administration {
     context: Context.Context<never>
   ): Steps<Answer> {
     const { path, restarts, settled, table } = this.site
-    const common = commonPlan({ ...settled, intensity: settled.limits, ...options })
+    const common = commonPlan(commonOver(settled, options))
     if ("field" in common) return Exit.fail(invalid(path, common))
     const problem = oneOf("strategy", options.strategy, ["one_for_one", "one_for_all", "rest_for_one"])
     if (problem !== undefined) return Exit.fail(invalid(path, problem))
     const blueprints = blueprintsOf(options.children ?? [], common.autoShutdown)
     if ("field" in blueprints) return Exit.fail(invalid(path, blueprints))
-    for (const [index, { id, kind }] of blueprints.entries()) {
+    for (const [index, blueprint] of blueprints.entries()) {
+      const { flaw, id, kind } = blueprint
+      if (flaw !== undefined) return Exit.fail(flaw)
       const known = table.get(id)
-      if (known === undefined || known.kind === kind) continue
-      const problem = `it is of kind ${kind}, and "${id}" is of kind ${known.kind}; delete that child first`
+      if (known === undefined || known.fits(blueprint)) continue
+      const other = known.kind === kind ? `another ${kind} than the child "${id}"` : `no ${known.kind} like "${id}"`
+      const problem = `it is ${other}; delete that child first`
       return Exit.fail(invalid(path, { field: `children[${index}]`, problem }))
     }
     this.site.plan = { ...common, strategy: options.strategy ?? settled.strategy, children: settled.children }
@@ -119,6 +123,7 @@ export class Administration {
       const known = table.get(blueprint.id)
       if (known !== undefined) {
         known.adopt(blueprint)
+        known.rare.adopted = context
         continue
       }
       const child = blueprint.make(this.site, context)

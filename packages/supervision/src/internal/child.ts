@@ -7,11 +7,12 @@ import type { Decide, Decision } from "../Decision.ts"
 import * as ExitReason from "../ExitReason.ts"
 import type * as RestartIntensity from "../RestartIntensity.ts"
 import type { CrashReport } from "../SupervisionEvent.ts"
+import type { SupervisorError } from "../SupervisorError.ts"
 import type { WaitingMessage } from "./mailbox.ts"
 import type { Registration } from "./names.ts"
 import type { AnyExit, Open, Steps } from "./process.ts"
 import type { System } from "./system.ts"
-import type { Relations } from "./relations.ts"
+import type { Bond, Relations } from "./relations.ts"
 
 export type Restart = "permanent" | "transient" | "temporary"
 export type Stuck = "abandon" | "wait" | "fail"
@@ -21,13 +22,11 @@ export interface Owner {
   readonly path: string
   readonly system: System
   /** An incarnation ended by itself. `cleanup` still runs its finalizers. */
-  readonly exited: (
-    child: Child,
-    reason: ExitReason.ExitReason,
-    cleanup: Open | undefined,
-    report?: CrashReport
-  ) => void
+  readonly exited: (child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: Report) => void
 }
+
+/** The report of a crash, or how to make one if the clean-up turns a clean end into a crash. */
+export type Report = CrashReport | (() => CrashReport)
 
 export interface Budget {
   readonly limits: RestartIntensity.Limits
@@ -69,6 +68,11 @@ export abstract class Blueprint {
   abstract readonly kind: Child["kind"]
   abstract with(settings: Settings, id?: string): Blueprint
   abstract make(owner: Owner, context: Context.Context<never>): Child
+
+  /** Why it would never start, where that is known by now. */
+  get flaw(): SupervisorError | undefined {
+    return undefined
+  }
 }
 
 /**
@@ -85,7 +89,7 @@ export class Extras {
   /** Requests that are served before any message. */
   lane: Array<WaitingMessage> | undefined = undefined
   suspended = false
-  /** The message over which an actor crashed last, and how often in a row. */
+  /** The message that an actor was to keep when it ended, and how often in a row it crashed over it. */
   suspect: { readonly message: object; times: number } | undefined = undefined
   retry: { readonly cancel: () => void } | undefined = undefined
   budget: RestartIntensity.RestartIntensity | undefined = undefined
@@ -95,10 +99,14 @@ export class Extras {
   /** What the program decided about the latest crash, where that was asked before the end. */
   decision: Decision | undefined = undefined
   info: unknown = undefined
+  /** The context of a spec that was taken while an older one ran. */
+  adopted: Context.Context<never> | undefined = undefined
   relations: Relations | undefined = undefined
   leases: Array<() => void> | undefined = undefined
-  /** The scope of the layers that were built for this incarnation, and the context without them. */
-  layers: { readonly scope: Scope.Closeable; readonly base: Context.Context<never> } | undefined = undefined
+  /** The scope of the layers that were built for this incarnation, the context without them, and a build that failed. */
+  layers:
+    | { readonly scope: Scope.Closeable; readonly base: Context.Context<never>; readonly building?: Open }
+    | undefined = undefined
 }
 
 /**
@@ -135,7 +143,9 @@ export abstract class Child {
   abstract readonly kind: "actor" | "effect" | "supervisor"
   abstract readonly ref: unknown
 
-  /** Takes another spec of the same kind; what runs goes on. */
+  /** Whether this may be another spec of the same child: the handles that there are stay good for it. */
+  abstract fits(blueprint: Blueprint): boolean
+  /** Takes another spec that fits; what runs goes on. */
   abstract adopt(blueprint: Blueprint): void
   /** Starts an incarnation; open when the outcome is. */
   abstract begin(): AnyExit | Open
@@ -150,7 +160,7 @@ export abstract class Child {
   /** Ends the incarnation from outside, as its own end. */
   abstract kill(reason: ExitReason.ExitReason): void
   /** Something that it is linked to has ended. */
-  abstract linkedExit(from: { readonly path: string }, reason: ExitReason.ExitReason): void
+  abstract linkedExit(from: { readonly path: string }, reason: ExitReason.ExitReason, bond?: Bond): void
 
   /** Tells that the child is doing well: its next crash counts as the first. */
   progress(): void {
@@ -167,6 +177,11 @@ export abstract class Child {
     if (extras === undefined || leases === undefined) return
     extras.leases = undefined
     for (const release of leases) release()
+  }
+
+  /** The same for an incarnation that did not come up: whoever met it while it was starting. */
+  neverCame(reason: ExitReason.ExitReason): void {
+    this.extras?.relations?.ended(this, reason, this.generation + 1)
   }
 
   /** Tells those who watch this incarnation that it has ended, and passes its end on along its links. */
@@ -186,5 +201,5 @@ export const ignored = Symbol.for("@tinkex/supervision/ignored")
 export interface Ending {
   readonly reason: ExitReason.ExitReason
   readonly open: Open
-  readonly report: CrashReport | undefined
+  readonly report: Report | undefined
 }

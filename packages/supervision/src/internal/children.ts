@@ -6,8 +6,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { CallTimeout } from "../CallError.ts"
 import * as ExitReason from "../ExitReason.ts"
-import type { CrashReport } from "../SupervisionEvent.ts"
-import { type Child, type Ending, type Owner, ignored } from "./child.ts"
+import { type Child, type Ending, type Owner, type Report, ignored } from "./child.ts"
 import type { Emitted } from "./eventHub.ts"
 import { takeNames } from "./names.ts"
 import { type AnyExit, type Open, type Steps, settled } from "./process.ts"
@@ -37,12 +36,13 @@ export class Children {
     else for (const abort of Array.from(this.starting.values())) abort()
   }
 
-  isStarting(child: Child): boolean {
-    return this.starting.has(child)
-  }
-
   /** The first step of a start, for a child that needs nothing before its init; for any other, nothing happens yet. */
   begin(child: Child): AnyExit | Open | undefined {
+    const { extras } = child
+    if (extras?.adopted !== undefined) {
+      child.context = extras.adopted
+      extras.adopted = undefined
+    }
     const { layer, names } = child.settings
     if (layer !== undefined || names.length > 0) return undefined
     child.status = "starting"
@@ -79,8 +79,10 @@ export class Children {
       this.up(child)
       return undefined
     }
-    yield* this.dispose(child, this.halt(child, outcome === ignored ? ExitReason.normal : outcome))
+    const reason = outcome === ignored ? ExitReason.normal : outcome
+    yield* this.dispose(child, this.halt(child, reason))
     child.status = "stopped"
+    child.neverCame(reason)
     if (outcome === ignored) this.site.emit({ _tag: "ChildIgnored", child: child.id })
     else this.site.emit({ _tag: "StartFailed", child: child.id, exit: outcome })
     return outcome
@@ -109,7 +111,10 @@ export class Children {
     const fiber = this.site.system.fork(base, building)
     const exit = fiber.pollUnsafe() ?? (yield* this.outcome(child, fiber))
     if (exit._tag === "Success") child.context = Context.merge(base, exit.value as Context.Context<never>)
-    else fiber.interruptUnsafe()
+    else {
+      fiber.interruptUnsafe()
+      child.rare.layers = { scope, base, building: fiber }
+    }
     return exit
   }
 
@@ -166,11 +171,17 @@ export class Children {
 
   /** The child stays down unless somebody asks for it. */
   retire(child: Child): void {
-    const { extras } = child
-    extras?.retry?.cancel()
-    if (extras !== undefined) extras.retry = undefined
+    this.forgetRetry(child)
     child.status = "stopped"
+    child.neverCame(ExitReason.shutdown)
     child.release()
+  }
+
+  /** An attempt that was to come, or is already on its way to the supervisor, does nothing any more. */
+  private forgetRetry({ extras }: Child): void {
+    if (extras?.retry === undefined) return
+    extras.retry.cancel()
+    extras.retry = undefined
   }
 
   /** Ends the incarnation, if there is one. Between this and a start, messages wait; `retire` turns them away. */
@@ -188,9 +199,13 @@ export class Children {
       child.status = "stopping"
       child.ending = undefined
       yield* this.dispose(child, ending.open)
-      this.departed(child, this.final(child, ending.reason, ending.open), ending.report)
+      const reason = this.final(child, ending.reason, ending.open)
+      this.departed(child, reason, ending.report)
+      this.reportEarly(child, reason)
+    } else if (child.status === "down") {
+      this.reportEarly(child, child.extras?.lastExit)
     }
-    child.extras?.retry?.cancel()
+    this.forgetRetry(child)
     child.status = "starting"
   }
 
@@ -199,7 +214,7 @@ export class Children {
     child: Child,
     reason: ExitReason.ExitReason,
     cleanup: Open | undefined,
-    report: CrashReport | undefined,
+    report: Report | undefined,
     done: (reason: ExitReason.ExitReason) => void
   ): void {
     const open = this.closing(child, cleanup)
@@ -223,11 +238,12 @@ export class Children {
     done(final)
   }
 
-  private departed(child: Child, exit: ExitReason.ExitReason, report: CrashReport | undefined): void {
+  private departed(child: Child, exit: ExitReason.ExitReason, report: Report | undefined): void {
     const { id, generation } = child
     this.site.system.counters.children--
     const event = { _tag: "ChildExited", child: id, generation, exit } as const
-    this.site.emit(report === undefined ? event : { ...event, report })
+    const told = typeof report !== "function" ? report : exit._tag === "Crash" ? report() : undefined
+    this.site.emit(told === undefined ? event : { ...event, report: told })
     child.departed(exit)
   }
 
@@ -247,6 +263,11 @@ export class Children {
     this.site.emit({ _tag: "ShutdownError", child: child.id, exit: reason })
   }
 
+  /** A child that ended by itself before its turn to be stopped came; a crash has been told already. */
+  private reportEarly(child: Child, reason: ExitReason.ExitReason | undefined): void {
+    if (reason?._tag === "Normal") this.reportStop(child, reason)
+  }
+
   halt(child: Child, reason: ExitReason.ExitReason): Open | undefined {
     return this.closing(child, child.halt(reason))
   }
@@ -259,9 +280,10 @@ export class Children {
     if (extras === undefined || layers === undefined) return cleanup
     extras.layers = undefined
     child.context = layers.base
+    const before = cleanup ?? layers.building
     const awaited = Effect.callback<AnyExit>((resume) => {
-      if (cleanup === undefined) resume(Effect.succeed(Exit.void))
-      else cleanup.addObserver((exit) => resume(Effect.succeed(exit)))
+      if (before === undefined) resume(Effect.succeed(Exit.void))
+      else before.addObserver((exit) => resume(Effect.succeed(exit)))
     })
     const close = Effect.flatMap(awaited, (exit) => Effect.andThen(Scope.close(layers.scope, Exit.void), exit))
     return this.site.system.fork(layers.base, close)

@@ -1,14 +1,23 @@
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as ExitReason from "../ExitReason.ts"
-import type { CrashReport } from "../SupervisionEvent.ts"
 import { Ignored, MaxChildren, NotFound, StartFailed, SupervisorError } from "../SupervisorError.ts"
-import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored } from "./child.ts"
+import { Blueprint, type Child, type Owner, type Problem, type Report, type Settings, ignored } from "./child.ts"
 import { type Answer, Overseer } from "./overseer.ts"
-import { type CommonOptions, type Plan, commonPlan, invalid, significanceProblem } from "./plan.ts"
-import { type Open, type Steps, settled, turn } from "./process.ts"
+import {
+  type CommonOptions,
+  type Plan,
+  blueprintOf,
+  commonOver,
+  commonPlan,
+  invalid,
+  oneOf,
+  significanceProblem
+} from "./plan.ts"
+import { type AnyExit, type Open, type Steps, settled, turn } from "./process.ts"
 import { Restarts, type Roster, type Verdict, isSteps } from "./restarts.ts"
 import type { Runnable, System } from "./system.ts"
 
@@ -28,6 +37,8 @@ export const dynamicPlanOf = (
     const problem = "a dynamic supervisor begins without children; add them with startChild"
     return invalid(supervisor, { field: "children", problem })
   }
+  const strategy = "strategy" in options ? oneOf("strategy", options.strategy, ["one_for_one"]) : undefined
+  if (strategy !== undefined) return invalid(supervisor, strategy)
   const common = commonPlan(options)
   if ("field" in common) return invalid(supervisor, common)
   const { maxChildren = Infinity } = options
@@ -39,7 +50,10 @@ export const dynamicPlanOf = (
 }
 
 export class DynamicBlueprint extends Blueprint {
-  readonly kind = "supervisor"
+  get kind(): "supervisor" {
+    return "supervisor"
+  }
+
   readonly plan: DynamicPlan | SupervisorError
   readonly facade: DynamicFacade
 
@@ -53,6 +67,10 @@ export class DynamicBlueprint extends Blueprint {
     super(id, settings, problem)
     this.plan = plan
     this.facade = facade
+  }
+
+  override get flaw(): SupervisorError | undefined {
+    return this.plan instanceof SupervisorError ? this.plan : undefined
   }
 
   override with(settings: Settings, id = this.id): Blueprint {
@@ -74,7 +92,7 @@ export class DynamicChild extends Overseer implements Roster {
   readonly keepsStopped = false
   restarts: Restarts | undefined = undefined
   private limit = Infinity
-  private readonly own: DynamicPlan | SupervisorError
+  private own: DynamicPlan | SupervisorError
   private readonly facade: DynamicFacade
   private readonly table = new Set<Child>()
   /** Those who wait for the end of a child that is being stopped. */
@@ -98,8 +116,18 @@ export class DynamicChild extends Overseer implements Roster {
     return this.table.size
   }
 
+  fits(blueprint: Blueprint): boolean {
+    return blueprint instanceof DynamicBlueprint && blueprint.facade === this.facade
+  }
+
   adopt(blueprint: DynamicBlueprint): void {
     this.settings = blueprint.settings
+    this.own = blueprint.plan
+  }
+
+  override begin(): AnyExit | Open {
+    this.plan = this.own
+    return super.begin()
   }
 
   members(): Iterable<Child> {
@@ -112,13 +140,17 @@ export class DynamicChild extends Overseer implements Roster {
 
   forget(child: Child): void {
     this.table.delete(child)
+    if (this.stops.size === 0) return
+    const waiting = this.stops.get(child)
+    this.stops.delete(child)
+    if (waiting !== undefined) for (const wake of waiting) wake()
   }
 
   later(child: Child, token: object, work: () => Verdict | Steps<Verdict>): void {
     if (this.stops.has(child) || !this.has(child)) {
       // somebody asked for its end while it was being started again
       this.children.retire(child)
-      return this.gone(child)
+      return this.forget(child)
     }
     this.system.soon(() => {
       if (child.extras?.retry === token && this.has(child) && !this.ends) this.doing(work())
@@ -138,10 +170,7 @@ export class DynamicChild extends Overseer implements Roster {
   protected *startAll(): Steps<undefined> {
     this.table.clear()
     this.stops.clear()
-    if (!(this.own instanceof SupervisorError)) {
-      this.plan = this.own
-      this.limit = this.own.maxChildren
-    }
+    if (!(this.own instanceof SupervisorError)) this.limit = this.own.maxChildren
     this.restarts = new Restarts(this, this.children, this)
     return undefined
   }
@@ -166,8 +195,8 @@ export class DynamicChild extends Overseer implements Roster {
   }
 
   private *end(child: Child): Steps<void> {
-    if (this.children.stopNow(child)) return this.gone(child)
-    if (this.stops.has(child) || this.children.isStarting(child)) {
+    if (this.children.stopNow(child)) return this.forget(child)
+    if (this.stops.has(child) || child.status === "starting") {
       const others = this.stops.get(child) ?? []
       this.stops.set(child, others)
       this.children.abortStart(child)
@@ -176,20 +205,18 @@ export class DynamicChild extends Overseer implements Roster {
     }
     this.stops.set(child, [])
     yield* this.children.stop(child)
-    this.gone(child)
-  }
-
-  private gone(child: Child): void {
     this.forget(child)
-    const waiting = this.stops.get(child)
-    this.stops.delete(child)
-    if (waiting !== undefined) for (const wake of waiting) wake()
   }
 
-  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: CrashReport): void {
+  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: Report): void {
     const { generation } = child
     this.children.ended(child, reason, cleanup, report, (reason) => {
-      this.system.ready(new Departure(this, child, generation, reason))
+      // a child that is only to be forgotten needs no turn, since nothing else is run
+      if (child.settings.restart === "temporary" && !child.settings.significant && ExitReason.isClean(reason)) {
+        this.afterExit(child, generation, reason)
+      } else {
+        this.system.ready(new Departure(this, child, generation, reason))
+      }
     })
   }
 
@@ -198,60 +225,55 @@ export class DynamicChild extends Overseer implements Roster {
     this.doing(this.restarts.decide(child, reason))
   }
 
-  startChild<A>(blueprint: Blueprint, context: Context.Context<never>): Effect.Effect<A, SupervisorError> {
-    return Effect.callback((resume) => {
-      const settle = resume as (answer: Answer) => void // the ref that the spec's type names
-      if (!this.isServing) return settle(Exit.fail(this.stoppedError))
-      this.system.ready(new Start(this, blueprint, context, settle))
-    })
-  }
-
-  start(blueprint: Blueprint, context: Context.Context<never>, settle: (answer: Answer) => void): void {
+  /** Starts a child: the answer, or the start that is still going on. */
+  start(spec: unknown, context: Context.Context<never>): Answer | Start {
     const { path } = this
-    const problem = blueprint.problem ?? significanceProblem(blueprint, this.settled.autoShutdown, blueprint.id)
-    if (problem !== undefined) return settle(Exit.fail(invalid(path, problem)))
-    if (!this.isServing) return settle(Exit.fail(this.stoppedError))
+    const blueprint = blueprintOf(spec, "spec")
+    if (!(blueprint instanceof Blueprint)) return Exit.fail(invalid(path, blueprint))
+    const problem = blueprint.settings.significant
+      ? significanceProblem(blueprint, this.settled.autoShutdown, blueprint.id)
+      : undefined
+    if (problem !== undefined) return Exit.fail(invalid(path, problem))
+    if (!this.isServing) return Exit.fail(this.stoppedError)
     if (this.table.size >= this.limit) {
-      return settle(Exit.fail(this.error(new MaxChildren({ supervisor: path, limit: this.limit }))))
+      return Exit.fail(this.error(new MaxChildren({ supervisor: path, limit: this.limit })))
     }
     const child = blueprint.make(this, context)
     this.table.add(child)
     const begun = this.children.begin(child)
-    if (this.children.cameUp(child, begun)) return settle(Exit.succeed(child.ref))
-    const process = this.system.run(this.children.bringUp(child, begun))
-    process.addObserver((exit) => {
-      if (Exit.isSuccess(exit) && exit.value === undefined) return settle(Exit.succeed(child.ref))
-      this.children.retire(child)
-      this.gone(child)
-      const about = { supervisor: path, child: child.id }
-      // what bringUp returns
-      const failure = Exit.isSuccess(exit)
-        ? (exit.value as ExitReason.ExitReason | typeof ignored)
-        : ExitReason.fromExit(exit, false)
-      const reason = failure === ignored ? new Ignored(about) : new StartFailed({ ...about, exit: failure })
-      settle(Exit.fail(this.error(reason)))
-    })
+    if (this.children.cameUp(child, begun)) return Exit.succeed(child.ref)
+    return { child, process: this.system.run(this.children.bringUp(child, begun)) }
   }
 
-  /** The child of a handle; of anything else there is none. */
-  private stranger(child: Child | undefined): SupervisorError | undefined {
+  /** The answer of a start that went on. */
+  started(child: Child, exit: AnyExit): Answer {
+    if (Exit.isSuccess(exit) && exit.value === undefined) return Exit.succeed(child.ref)
+    this.children.retire(child)
+    this.forget(child)
+    const about = { supervisor: this.path, child: child.id }
+    // what bringUp returns
+    const failure = Exit.isSuccess(exit)
+      ? (exit.value as ExitReason.ExitReason | typeof ignored)
+      : ExitReason.fromExit(exit, false)
+    return Exit.fail(
+      this.error(failure === ignored ? new Ignored(about) : new StartFailed({ ...about, exit: failure }))
+    )
+  }
+
+  /** Why a handle is not one of a child here; what is no handle at all has no child. */
+  notFound(child: Child | undefined, generation = child?.generation): SupervisorError | undefined {
     if (child === undefined) {
       return invalid(this.path, { field: "the child", problem: "it is no handle; give what startChild returned" })
     }
-    return this.has(child) ? undefined : this.error(new NotFound({ supervisor: this.path, child: child.id }))
+    const isHere = this.has(child) && child.generation === generation
+    return isHere ? undefined : this.error(new NotFound({ supervisor: this.path, child: child.id }))
   }
 
-  /** The stored spec of a child. */
-  childSpec(child: Child): Effect.Effect<ChildSettings, SupervisorError> {
-    const refused = this.stranger(child)
-    return refused === undefined ? Effect.succeed(settingsOf(child)) : Effect.fail(refused)
-  }
-
-  terminateChild(child: Child): Effect.Effect<void, SupervisorError> {
+  terminateChild(child: Child, generation?: number): Effect.Effect<void, SupervisorError> {
     return Effect.callback((resume) => {
       if (!this.isServing) return resume(Exit.fail(this.stoppedError))
       this.system.post(() => {
-        const refused = this.stranger(child)
+        const refused = this.notFound(child, generation)
         if (refused !== undefined) return resume(Exit.fail(refused))
         this.system
           .run(this.end(child))
@@ -265,10 +287,8 @@ export class DynamicChild extends Overseer implements Roster {
   ): Effect.Effect<void, SupervisorError> {
     return Effect.suspend(() => {
       if (!this.isServing) return Effect.fail(this.stoppedError)
-      const { settled } = this
-      const { autoShutdown, backoff, giveUp, limits } = settled
-      const present = { autoShutdown, backoff, giveUp, intensity: limits, maxChildren: this.limit }
-      const plan = dynamicPlanOf(this.path, { ...present, ...options })
+      const { maxChildren = this.limit } = options
+      const plan = dynamicPlanOf(this.path, { ...options, ...commonOver(this.settled, options), maxChildren })
       if (plan instanceof SupervisorError) return Effect.fail(plan)
       this.plan = plan
       this.limit = plan.maxChildren
@@ -279,29 +299,73 @@ export class DynamicChild extends Overseer implements Roster {
   }
 }
 
-/** A request to start a child, in the run queue. */
-class Start implements Runnable {
-  nextReady: Runnable | undefined = undefined
-  private readonly supervisor: DynamicChild
-  private readonly blueprint: Blueprint
-  private readonly context: Context.Context<never>
-  private readonly settle: (answer: Answer) => void
+interface Start {
+  readonly child: Child
+  readonly process: Open
+}
 
-  constructor(
-    supervisor: DynamicChild,
-    blueprint: Blueprint,
-    context: Context.Context<never>,
-    settle: (answer: Answer) => void
-  ) {
+/** A request to start a child, as an effect. Children are started by the thousands, so it is no chain of smaller ones. */
+export interface StartChild extends Effect.Effect<unknown, SupervisorError> {
+  readonly supervisor: DynamicChild
+  readonly spec: unknown
+  readonly context: Context.Context<never> | undefined
+}
+
+/** The child lives in the context that is given, else in that of the fiber that starts it. */
+export const StartChild = function (
+  this: { -readonly [K in "supervisor" | "spec" | "context"]: StartChild[K] },
+  supervisor: DynamicChild,
+  spec: unknown,
+  context?: Context.Context<never>
+) {
+  this.supervisor = supervisor
+  this.spec = spec
+  this.context = context
+} as unknown as new (...args: [supervisor: DynamicChild, spec: unknown, context?: Context.Context<never>]) => StartChild // a class could not take this prototype
+
+StartChild.prototype = Effectable.Prototype<StartChild>({
+  label: "StartChild",
+  evaluate(fiber) {
+    const { spec, supervisor } = this
+    const { system } = supervisor
+    const request = new Requested(supervisor, spec, this.context ?? system.detach(fiber.context))
+    if (system.isIdle) system.inside(request.turn, request)
+    else system.ready(request)
+    return request.answer ?? Effect.callback((resume) => request.settleWith(resume))
+  }
+})
+
+/** A request to start a child, in the run queue. */
+class Requested implements Runnable {
+  nextReady: Runnable | undefined = undefined
+  answer: Answer | undefined = undefined
+  private readonly supervisor: DynamicChild
+  private readonly spec: unknown
+  private readonly context: Context.Context<never>
+  private settle: ((answer: Answer) => void) | undefined = undefined
+
+  constructor(supervisor: DynamicChild, spec: unknown, context: Context.Context<never>) {
     this.supervisor = supervisor
-    this.blueprint = blueprint
+    this.spec = spec
     this.context = context
-    this.settle = settle
   }
 
   turn(): number {
-    this.supervisor.start(this.blueprint, this.context, this.settle)
+    const { supervisor } = this
+    const started = supervisor.start(this.spec, this.context)
+    if (Exit.isExit(started)) this.done(started)
+    else started.process.addObserver((exit) => this.done(supervisor.started(started.child, exit)))
     return 1
+  }
+
+  settleWith(settle: (answer: Answer) => void): void {
+    if (this.answer === undefined) this.settle = settle
+    else settle(this.answer)
+  }
+
+  private done(answer: Answer): void {
+    this.answer = answer
+    this.settle?.(answer)
   }
 }
 

@@ -16,7 +16,10 @@ export interface EffectOptions {
 }
 
 export class EffectBlueprint extends Blueprint {
-  readonly kind = "effect"
+  get kind(): "effect" {
+    return "effect"
+  }
+
   readonly effect: Effect.Effect<unknown, unknown>
   readonly options: EffectOptions
 
@@ -43,7 +46,10 @@ export class EffectBlueprint extends Blueprint {
 
 /** A child that is one fiber. */
 export class EffectChild extends Child {
-  readonly kind = "effect"
+  get kind(): "effect" {
+    return "effect"
+  }
+
   private effect: Effect.Effect<unknown, unknown> | undefined
   private options: EffectOptions
   private fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
@@ -75,6 +81,10 @@ export class EffectChild extends Child {
       exit,
       kill: Effect.sync(() => this.kill(ExitReason.killed))
     }
+  }
+
+  fits(blueprint: Blueprint): boolean {
+    return blueprint instanceof EffectBlueprint
   }
 
   adopt(blueprint: EffectBlueprint): void {

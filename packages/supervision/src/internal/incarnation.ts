@@ -1,8 +1,9 @@
 import * as ExitReason from "../ExitReason.ts"
 import type { Down, Self, Timers } from "../Actor.ts"
 import { type Target, childOf } from "./target.ts"
+import { perform } from "./definition.ts"
 import { type Body, Life, type Work } from "./life.ts"
-import { bind, isPresent, unbind } from "./relations.ts"
+import { bind, bindToNobody, isThere, unbind } from "./relations.ts"
 
 /** What is fenced: the handlers of an incarnation only ever see their own. */
 export class Incarnation implements Self<unknown> {
@@ -51,7 +52,12 @@ export class Incarnation implements Self<unknown> {
 
   watch(target: Target, notify: (self: Self<unknown>, down: Down) => unknown): void {
     const child = childOf(target)
-    this.begun.watch(child, (self, generation, exit) => notify(self, { target: child.path, generation, exit }))
+    this.begun.watch(
+      child,
+      isThere(target),
+      (self, generation, exit) =>
+        perform(notify as (self: unknown, down: unknown) => unknown, self, { target: child.path, generation, exit }) // as typed above
+    )
   }
 
   unwatch(target: Target): void {
@@ -62,8 +68,8 @@ export class Incarnation implements Self<unknown> {
     const body = this.#body
     const child = childOf(target)
     if (!this.#isCurrent || child === body) return
-    if (isPresent(child)) bind(body, child)
-    else body.system.post(() => this.#isCurrent && body.linkedExit(child, noProcess))
+    if (isThere(target)) bind(body, child)
+    else bindToNobody(body, child, noProcess)
   }
 
   unlink(target: Target): void {

@@ -3,8 +3,8 @@ import type { ExitReason } from "../ExitReason.ts"
 import type { Child } from "./child.ts"
 import { ownOperation, perform } from "./definition.ts"
 import type { Incarnation } from "./incarnation.ts"
-import { OwnMessage, type WaitingMessage } from "./mailbox.ts"
-import { type Watcher, isPresent, relationsOf } from "./relations.ts"
+import { type Message, OwnMessage, type WaitingMessage } from "./mailbox.ts"
+import { type Watcher, relationsOf } from "./relations.ts"
 import type { System } from "./system.ts"
 
 export type Work = (self: Incarnation) => unknown
@@ -67,6 +67,12 @@ export class Life {
     this.incarnation = incarnation
   }
 
+  /** What an incarnation begins after its end would never be handled. */
+  private get closed(): boolean {
+    const { body, incarnation } = this
+    return body.status !== "up" || body.generation !== incarnation.generation
+  }
+
   own(name: string, run: Work, token: { readonly live: boolean }): OwnMessage {
     return new OwnMessage(
       // its self is the incarnation
@@ -86,6 +92,7 @@ export class Life {
 
   start(key: unknown, delay: Duration.Input, run: Work): void {
     this.cancel(key)
+    if (this.closed) return
     const once: Work = (self) => {
       this.alarms.delete(key)
       return perform(run as (self: unknown) => unknown, self)
@@ -101,6 +108,7 @@ export class Life {
         `timers.every(${String(key)}): the interval is ${Duration.format(period)}. Give one above zero.`
       )
     }
+    if (this.closed) return
     this.alarms.set(key, new Alarm(this, `timer ${String(key)}`, period, run, true))
   }
 
@@ -116,11 +124,13 @@ export class Life {
 
   idle(delay: Duration.Input, run: Work): void {
     this.whenIdle?.cancel()
+    if (this.closed) return
     this.whenIdle = new Alarm(this, "idle", Duration.fromInputUnsafe(delay), run, false)
   }
 
   state(delay: Duration.Input, run: Work): void {
     this.whileState?.cancel()
+    if (this.closed) return
     const { state } = this.incarnation
     const unchanged: Work = (self) =>
       self.state === state ? perform(run as (self: unknown) => unknown, self) : undefined
@@ -128,15 +138,21 @@ export class Life {
   }
 
   /** A message is about to be handled: whoever waited for silence waits no longer. */
-  touched(message: unknown): void {
+  touched(message: Message): void {
     const { whenIdle } = this
-    if (whenIdle === undefined) return
+    // a request beside the mailbox leaves the silence as it is
+    if (whenIdle === undefined || message.place === "beside") return
     this.whenIdle = undefined
     if (!(message instanceof OwnMessage && message.token === whenIdle)) whenIdle.cancel()
   }
 
-  watch(target: Child, run: (self: Incarnation, generation: number, reason: ExitReason | undefined) => unknown): void {
+  watch(
+    target: Child,
+    isThere: boolean,
+    run: (self: Incarnation, generation: number, reason: ExitReason | undefined) => unknown
+  ): void {
     this.unwatch(target)
+    if (this.closed) return
     const tell = (generation: number, reason: ExitReason | undefined) => {
       const once: Work = (self) => {
         this.watching.delete(target)
@@ -146,7 +162,7 @@ export class Life {
     }
     const watching: Watching = { live: true, notify: tell }
     this.watching.set(target, watching)
-    if (isPresent(target)) relationsOf(target).watchers.add(watching)
+    if (isThere) relationsOf(target).watchers.add(watching)
     else tell(target.generation, undefined)
   }
 

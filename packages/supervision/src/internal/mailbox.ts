@@ -6,8 +6,8 @@ import type { DeadlineList, Timed } from "./deadlines.ts"
 import type { Operation } from "./definition.ts"
 import type { Link } from "./link.ts"
 
-/** Where a message is: within the capacity, waiting for room, or no longer in the mailbox. */
-type Place = "queued" | "outside" | "taken"
+/** Where a message is: within the capacity, waiting for room, no longer in the mailbox, or never in it. */
+type Place = "queued" | "outside" | "taken" | "beside"
 
 export interface Message {
   readonly operation: Operation
@@ -236,8 +236,24 @@ export class Mailbox {
     return messages
   }
 
+  /** Takes out what matches, wherever it waits. */
+  take(matches: (message: Message) => boolean): ReadonlyArray<Message> {
+    const taken: Array<Message> = []
+    let at = this.head
+    while (at !== undefined) {
+      const { next }: Message = at
+      if (matches(at)) {
+        this.unlink(at)
+        taken.push(at)
+      }
+      at = next
+    }
+    if (this.outside !== undefined) this.admit()
+    return taken
+  }
+
   remove(message: Message): void {
-    if (message.place === "taken") return
+    if (message.place === "taken" || message.place === "beside") return
     this.unlink(message)
     if (this.outside !== undefined) this.admit()
   }

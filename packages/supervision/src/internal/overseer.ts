@@ -4,7 +4,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as ExitReason from "../ExitReason.ts"
-import type { CrashReport } from "../SupervisionEvent.ts"
 import {
   ChildStuck,
   InvalidRequest,
@@ -12,7 +11,7 @@ import {
   type SupervisorErrorReason,
   SupervisorStopped
 } from "../SupervisorError.ts"
-import { type Blueprint, Child, type Owner, ignored } from "./child.ts"
+import { type Blueprint, Child, type Owner, type Report, ignored } from "./child.ts"
 import { Children, type Site } from "./children.ts"
 import type { Emitted } from "./eventHub.ts"
 import type { Plan } from "./plan.ts"
@@ -26,7 +25,10 @@ export type Answer = Exit.Exit<unknown, SupervisorError>
 
 /** What all supervisors have in common: a life from start to the end of the last child, and the reason of that end. */
 export abstract class Overseer extends Child implements Site {
-  readonly kind = "supervisor"
+  get kind(): "supervisor" {
+    return "supervisor"
+  }
+
   readonly system: System
   readonly children = new Children(this)
   stopping = false
@@ -233,7 +235,7 @@ export abstract class Overseer extends Child implements Site {
     this.owner.exited(this, reason, undefined)
   }
 
-  abstract exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: CrashReport): void
+  abstract exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: Report): void
 
   /** Refuses a request from an init that this supervisor waits for. */
   protected get asksItself(): SupervisorError | undefined {

@@ -58,8 +58,9 @@ export interface SupervisorOptions<Children> extends CommonOptions {
   readonly children: Children
 }
 
+/** A refusal. An id of a wrong type is among the problems, so it may be what the supervisor is called. */
 export const invalid = (supervisor: string, { field, problem }: Problem): SupervisorError =>
-  new SupervisorError({ reason: new InvalidRequest({ supervisor, field, problem }) })
+  new SupervisorError({ reason: new InvalidRequest({ supervisor: String(supervisor), field, problem }) })
 
 const quote = (value: unknown): string => {
   try {
@@ -93,6 +94,21 @@ export const significanceProblem = (
   if (!settings.significant || autoShutdown !== "never") return undefined
   return { field: `${field}.significant`, problem: "autoShutdown is never, so no child can be significant" }
 }
+
+/** Options over those that are in force: what is left out stays. */
+export const commonOver = (
+  { autoShutdown, backoff, giveUp, limits, when }: Plan,
+  options: CommonOptions
+): CommonOptions => ({
+  autoShutdown: options.autoShutdown ?? autoShutdown,
+  backoff: options.backoff ?? backoff,
+  giveUp: options.giveUp ?? giveUp,
+  when: options.when ?? when,
+  intensity: {
+    restarts: options.intensity?.restarts ?? limits.restarts,
+    within: options.intensity?.within ?? limits.within
+  }
+})
 
 /** Checks the options that all supervisors share. */
 export const commonPlan = (options: CommonOptions): Omit<Plan, "strategy" | "children"> | Problem => {

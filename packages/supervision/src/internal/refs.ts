@@ -197,6 +197,8 @@ export const makeNamedRef = (
       if (found !== undefined) return use(found)
       return Exit.fail(new CallError({ reason: new NoProcess({ target: name, operation }) }))
     })
+  /** Whoever is watched or linked to while the name belongs to nobody. */
+  const nobody = { id: name, path: name, status: "stopped", generation: 0 }
   const call: Client = {}
   const cast: Client = {}
   for (const { name } of definition.calls)
@@ -206,9 +208,7 @@ export const makeNamedRef = (
   }
   return {
     get [TargetId]() {
-      const actor = find()
-      if (actor === undefined) throw new CallError({ reason: new NoProcess({ target: name, operation: "watch" }) })
-      return actor
+      return find() ?? nobody
     },
     id: name,
     path: name,

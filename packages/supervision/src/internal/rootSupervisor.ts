@@ -6,7 +6,9 @@ import * as ExitReason from "../ExitReason.ts"
 import { Ignored, SupervisorError } from "../SupervisorError.ts"
 import { ignored } from "./child.ts"
 import type { Overseer } from "./overseer.ts"
+import { invalid } from "./plan.ts"
 import type { AnyExit, Open } from "./process.ts"
+import { idProblem } from "./settings.ts"
 import { System, detached } from "./system.ts"
 
 const awaitOpen = (open: Open): Effect.Effect<AnyExit> =>
@@ -21,6 +23,8 @@ export const startRoot = <S extends Overseer>(
       Effect.gen(function* () {
         const system = new System(context)
         const supervisor = make(detached(context), system)
+        const problem = idProblem(supervisor.id)
+        if (problem !== undefined) return yield* invalid(String(supervisor.id), { ...problem, field: "name" })
         const stop = (reason: ExitReason.ExitReason) =>
           Effect.suspend(() => {
             const rest = supervisor.halt(reason)

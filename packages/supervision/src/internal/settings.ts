@@ -52,6 +52,7 @@ const workerShutdown = Duration.seconds(5)
 const workerStart = Duration.seconds(30)
 
 const durationOf = (value: Duration.Input): Duration.Duration | undefined => {
+  if (Number.isNaN(value)) return undefined
   const duration = Option.getOrUndefined(Duration.fromInput(value))
   return duration === undefined || Number.isNaN(Duration.toMillis(duration)) ? undefined : duration
 }

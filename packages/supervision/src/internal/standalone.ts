@@ -6,12 +6,12 @@ import * as ExitReason from "../ExitReason.ts"
 import type { SupervisorError } from "../SupervisorError.ts"
 import { ActorBlueprint } from "./actorChild.ts"
 import type { Definition } from "./definition.ts"
-import { DynamicBlueprint, DynamicChild, dynamicPlanOf } from "./dynamicChild.ts"
+import { DynamicBlueprint, DynamicChild, StartChild, dynamicPlanOf } from "./dynamicChild.ts"
 import type { Registration } from "./names.ts"
 import { invalid } from "./plan.ts"
 import { relationsOf } from "./relations.ts"
 import { startRoot } from "./rootSupervisor.ts"
-import { nameProblem, supervisorSettingsOf, workerSettingsOf } from "./settings.ts"
+import { idProblem, nameProblem, supervisorSettingsOf, workerSettingsOf } from "./settings.ts"
 import { detached } from "./system.ts"
 import { type Target, childOf } from "./target.ts"
 
@@ -30,13 +30,14 @@ export const startAlone = (
   Effect.gen(function* () {
     const id = options.id ?? definition.name
     const [settings, problem] = workerSettingsOf({ ...options, restart: "temporary" })
-    const found = problem ?? nameProblem(settings, definition)
-    if (found !== undefined) return yield* invalid(id, found)
+    const found = idProblem(id) ?? problem ?? nameProblem(settings, definition)
+    if (found !== undefined) return yield* invalid(String(id), found)
     const [rootSettings] = supervisorSettingsOf({ restart: "temporary" })
-    const blueprint = new DynamicBlueprint("actor", rootSettings, undefined, dynamicPlanOf(id, {}), () => undefined)
-    const supervisor = yield* startRoot((context, system) => new DynamicChild(undefined, blueprint, context, system))
+    const root = new DynamicBlueprint("actor", rootSettings, undefined, dynamicPlanOf(id, {}), () => undefined)
+    const supervisor = yield* startRoot((context, system) => new DynamicChild(undefined, root, context, system))
     const context = detached(yield* Effect.context<never>())
-    return yield* supervisor.startChild<Target>(new ActorBlueprint(id, settings, undefined, definition, arg), context)
+    const blueprint = new ActorBlueprint(id, settings, undefined, definition, arg)
+    return (yield* new StartChild(supervisor, { blueprint }, context)) as Target // the ref of an actor
   })
 
 /** Starts an actor, tells who it is, and ends as it does. */

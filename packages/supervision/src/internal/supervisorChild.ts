@@ -2,13 +2,12 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as ExitReason from "../ExitReason.ts"
-import type { CrashReport } from "../SupervisionEvent.ts"
 import { StartFailed, SupervisorError } from "../SupervisorError.ts"
 import { Administration } from "./administration.ts"
-import { Blueprint, type Child, type Owner, type Problem, type Settings, ignored } from "./child.ts"
+import { Blueprint, type Child, type Owner, type Problem, type Report, type Settings, ignored } from "./child.ts"
 import { type Answer, Overseer } from "./overseer.ts"
 import type { Plan } from "./plan.ts"
-import { type Open, type Steps, turn } from "./process.ts"
+import { type AnyExit, type Open, type Steps, turn } from "./process.ts"
 import { Restarts, type Roster, type Verdict, isSteps, steps } from "./restarts.ts"
 import { makeSupervisorRef } from "./supervisorRef.ts"
 import type { System } from "./system.ts"
@@ -17,7 +16,10 @@ import type { System } from "./system.ts"
 export type Facade = (supervisor: SupervisorChild) => unknown
 
 export class SupervisorBlueprint extends Blueprint {
-  readonly kind = "supervisor"
+  get kind(): "supervisor" {
+    return "supervisor"
+  }
+
   readonly plan: Plan | SupervisorError
   readonly facade: Facade
 
@@ -31,6 +33,10 @@ export class SupervisorBlueprint extends Blueprint {
     super(id, settings, problem)
     this.plan = plan
     this.facade = facade
+  }
+
+  override get flaw(): SupervisorError | undefined {
+    return this.plan instanceof SupervisorError ? this.plan : undefined
   }
 
   override with(settings: Settings, id = this.id): Blueprint {
@@ -51,7 +57,12 @@ type Inbound =
       readonly generation: number
       readonly reason: ExitReason.ExitReason
     }
-  | { readonly kind: "later"; readonly child: Child; readonly token: object; readonly work: () => Verdict | Steps<Verdict> }
+  | {
+      readonly kind: "later"
+      readonly child: Child
+      readonly token: object
+      readonly work: () => Verdict | Steps<Verdict>
+    }
   | Request
 
 interface Request {
@@ -71,7 +82,8 @@ export class SupervisorChild extends Overseer implements Roster {
   readonly keepsStopped = true
   restarts: Restarts | undefined = undefined
   private readonly facade: Facade
-  readonly listed: ReadonlyArray<Child>
+  listed: ReadonlyArray<Child>
+  private own: Plan | SupervisorError
   private blueprints: ReadonlyArray<Blueprint>
   private inbox: Array<Inbound> = []
   private taken = 0
@@ -84,6 +96,7 @@ export class SupervisorChild extends Overseer implements Roster {
   ) {
     super(owner, blueprint, blueprint.plan, context, system)
     this.facade = blueprint.facade
+    this.own = blueprint.plan
     this.blueprints = blueprint.plan instanceof SupervisorError ? [] : blueprint.plan.children
     this.listed = this.blueprints.map((child) => child.make(this, context))
   }
@@ -92,9 +105,19 @@ export class SupervisorChild extends Overseer implements Roster {
     return this.facade(this)
   }
 
+  fits(blueprint: Blueprint): boolean {
+    return blueprint instanceof SupervisorBlueprint && blueprint.facade === this.facade
+  }
+
   /** Its options are those of its next life; `reconfigure` changes the present one. */
   adopt(blueprint: SupervisorBlueprint): void {
     this.settings = blueprint.settings
+    this.own = blueprint.plan
+  }
+
+  override begin(): AnyExit | Open {
+    this.plan = this.own
+    return super.begin()
   }
 
   members(): Iterable<Child> {
@@ -132,9 +155,13 @@ export class SupervisorChild extends Overseer implements Roster {
     this.table.clear()
     this.inbox = []
     this.taken = 0
+    this.listAnew()
     for (const [index, child] of this.listed.entries()) {
       const blueprint = this.blueprints[index]
       if (blueprint !== undefined) child.adopt(blueprint)
+      if (child.extras !== undefined) child.extras.adopted = undefined
+      // what it had used up of its own allowance belongs to the life before
+      child.progress()
       child.context = this.context
       child.status = "starting"
       this.table.set(child.id, child)
@@ -152,6 +179,18 @@ export class SupervisorChild extends Overseer implements Roster {
       return Exit.fail(this.error(new StartFailed({ supervisor: this.path, child: child.id, exit: failure })))
     }
     return undefined
+  }
+
+  /** Another spec may list other children. Those that stay in the list keep their handles. */
+  private listAnew(): void {
+    const { children } = this.settled
+    if (children === this.blueprints) return
+    const known = new Map(this.listed.map((child) => [child.id, child]))
+    this.blueprints = children
+    this.listed = children.map((blueprint) => {
+      const child = known.get(blueprint.id)
+      return child?.fits(blueprint) === true ? child : blueprint.make(this, this.context)
+    })
   }
 
   protected *serve(): Steps<void> {
@@ -189,7 +228,7 @@ export class SupervisorChild extends Overseer implements Roster {
     }
   }
 
-  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: CrashReport): void {
+  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: Report): void {
     const { generation } = child
     this.children.ended(child, reason, cleanup, report, (reason) =>
       this.send({ kind: "exit", child, generation, reason })

@@ -47,13 +47,17 @@ export class System {
   private readonly interleaving: Interleaving | undefined
   private readonly deadlines = new Map<number, DeadlineList>()
   private readonly schedule: () => void
+  private readonly snapshot = AsyncLocalStorage?.snapshot()
   private first: Runnable | undefined = undefined
   private last: Runnable | undefined = undefined
   private scheduled = false
   private flushing = false
+  private attached: Context.Context<never> | undefined = undefined
+  private clean: Context.Context<never>
 
   constructor(context: Context.Context<never>) {
     this.context = detached(context)
+    this.clean = this.context
     this.clock = Context.get(context, Clock.Clock)
     this.dispatcher = Context.get(context, Scheduler.Scheduler).makeDispatcher()
     this.interleaving = Context.get(context, CurrentInterleaving)
@@ -61,8 +65,27 @@ export class System {
     this.alarms = new Alarms(this.context)
     const drain = this.interleaving === undefined ? this.drain : this.drawOne
     // of two callers, whoever happens to schedule the drain must not lend its async context to the other's handler
-    const own = drain.bind(this)
-    this.schedule = AsyncLocalStorage === undefined ? own : AsyncLocalStorage.bind(own)
+    this.schedule = () => this.inside(drain, this)
+  }
+
+  /** Nothing waits for its turn, so what is asked for now may as well be done now. Never true where turns are drawn. */
+  get isIdle(): boolean {
+    return !this.scheduled && this.interleaving === undefined
+  }
+
+  /** Runs something in the async context of the tree, which is nobody's in particular. */
+  inside<This>(run: (this: This) => void, self: This): void {
+    if (this.snapshot === undefined) run.call(self)
+    else this.snapshot(invoke, run, self)
+  }
+
+  /** `detached`, remembered: those who start many children do so from one context. */
+  detach(context: Context.Context<never>): Context.Context<never> {
+    if (this.attached !== context) {
+      this.attached = context
+      this.clean = detached(context)
+    }
+    return this.clean
   }
 
   /** Milliseconds of a clock that never goes back. */
@@ -210,6 +233,8 @@ export class System {
     this.deadLetters.close()
   }
 }
+
+const invoke = <This>(run: (this: This) => void, self: This): void => run.call(self)
 
 /** A child lives longer than the request that added it, so that request's span and handler must not become its own. */
 export const detached = (context: Context.Context<never>): Context.Context<never> => {

@@ -8,4 +8,10 @@ export interface Target {
   readonly [TargetId]: unknown
 }
 
+/** The incarnation that a handle means, if it means one. */
+export const generationOf = (target: Target): number | undefined =>
+  typeof target === "object" && "generation" in target && typeof target.generation === "number"
+    ? target.generation
+    : undefined
+
 export const childOf = (target: Target): Child => target[TargetId] as Child // only the engine makes handles

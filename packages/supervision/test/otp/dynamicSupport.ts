@@ -1,5 +1,5 @@
-import { Actor, type ChildSpec, type ExitReason, SupervisorError } from "@tinkex/supervision"
-import { type Deferred, Effect, Exit, Scope } from "effect"
+import { Actor, type ExitReason, SupervisorError } from "@tinkex/supervision"
+import { Effect, Exit, Metric, Scope } from "effect"
 import { TestClock } from "effect/testing"
 
 /** Why a request was refused. */
@@ -49,7 +49,6 @@ export type Mood = "ok" | "info" | "ignore" | "error" | "throw" | "hang"
 export interface Mind {
   mood: Mood
   starts: number
-  readonly gate?: Deferred.Deferred<void>
 }
 
 export class Moody extends Actor.make("Moody", {
@@ -81,4 +80,13 @@ export class Moody extends Actor.make("Moody", {
 
 export const mind = (mood: Mood = "ok"): Mind => ({ mood, starts: 0 })
 
-export type Options = ChildSpec.ChildOptions
+/** Counts the fibers that are alive, of those that run with `here` around them and below. */
+export const census = () => {
+  let alive = 0
+  const here = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.provideService(effect, Metric.FiberRuntimeMetrics, {
+      recordFiberStart: () => void alive++,
+      recordFiberEnd: () => void alive--
+    })
+  return { here, alive: () => alive }
+}

@@ -65,10 +65,10 @@
  *
  * const patience = Effect.gen(function* () {
  *   const savings = yield* Actor.start(Savings, 100)
- *   yield* TestClock.adjust("2 days")
- *   yield* savings.call.balance() // => 400
+ *   yield* TestClock.adjust("1 day")
+ *   yield* savings.call.balance() // => 200
  *   yield* savings.stop
- *   log.join(", ") // => "Normal with 400, books closed"
+ *   log.join(", ") // => "Normal with 200, books closed"
  * }).pipe(Effect.provide(TestClock.layer()))
  * ```
  *

@@ -60,8 +60,9 @@
  * })
  * ```
  *
- * **Mistakes.** Making a spec never throws. What makes no sense is refused with `InvalidRequest` where the spec is
- * handed over, and nothing is started; `ChildSpec.validate` asks beforehand.
+ * **Mistakes.** A spec with a mistake can be made. It is refused with `InvalidRequest` where the spec is handed over,
+ * and nothing is started; `ChildSpec.validate` asks beforehand. `backoff` and `decide` are checked by the compiler
+ * only.
  *
  * ```ts
  * const mistake = Effect.gen(function* () {

@@ -221,6 +221,12 @@ const stopped = (task: Target, operation: string): CallError => {
 const resultOf = <A, E>(task: Target, exit: Exit.Exit<A, E>): Exit.Exit<A, E | CallError> =>
   Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? Exit.fail(stopped(task, "await")) : exit
 
+/** Who awaits a task just now, and whether anybody has got its result. */
+interface Waiting {
+  count: number
+  told: boolean
+}
+
 const facade: DynamicFacade = (supervisor): TaskSupervisorRef => {
   const start = <A, E, R>(effect: Effect.Effect<A, E, R>, options: EffectOptions | undefined) =>
     Effect.contextWith((context: Context.Context<Exclude<R, Scope.Scope>>) => {
@@ -237,12 +243,16 @@ const facade: DynamicFacade = (supervisor): TaskSupervisorRef => {
 
   const terminate = (task: Target) => Effect.suspend(() => supervisor.terminateChild(childOf(task)))
 
-  const taskOf = <A, E>(ref: EffectRef<A, E>, waiting: { count: number }): Task<A, E> => ({
+  const taskOf = <A, E>(ref: EffectRef<A, E>, waiting: Waiting): Task<A, E> => ({
     ...ref,
     await: Effect.suspend(() => {
       waiting.count++
+      const result = Effect.flatMap(ref.exit, (exit) => {
+        waiting.told = true
+        return resultOf(ref, exit)
+      })
       return Effect.ensuring(
-        Effect.flatMap(ref.exit, (exit) => resultOf(ref, exit)),
+        result,
         Effect.sync(() => waiting.count--)
       )
     }),
@@ -261,7 +271,7 @@ const facade: DynamicFacade = (supervisor): TaskSupervisorRef => {
     Effect.map(
       Effect.acquireRelease(start(effect, options), (ref) => Effect.ignore(terminate(ref))),
       (ref) => {
-        const waiting = { count: 0 }
+        const waiting: Waiting = { count: 0, told: false }
         return { ref, waiting, task: taskOf(ref, waiting) }
       }
     )
@@ -275,17 +285,27 @@ const facade: DynamicFacade = (supervisor): TaskSupervisorRef => {
         Effect.sync(() => {
           const owner = Fiber.getCurrent()
           const child = childOf(ref)
-          const crashed = (reason: ExitReason.ExitReason) => {
-            if (!ExitReason.isClean(reason) && waiting.count === 0) owner?.interruptUnsafe()
+          let unanswered = false
+          const answer = () => {
+            if (unanswered && !waiting.told && waiting.count === 0) owner?.interruptUnsafe()
+            unanswered = false
           }
           const watcher = {
-            notify: (_: number, reason: ExitReason.ExitReason) => supervisor.system.post(() => crashed(reason))
+            // on a later turn: the owner of a task that has crashed at once may be about to await it
+            notify: (_: number, reason: ExitReason.ExitReason) => {
+              unanswered = !ExitReason.isClean(reason)
+              if (unanswered) supervisor.system.post(answer)
+            }
           }
           if (isPresent(child)) relationsOf(child).watchers.add(watcher)
-          else crashed(child.extras?.lastExit ?? ExitReason.normal)
-          return { child, watcher }
+          else watcher.notify(child.generation, child.extras?.lastExit ?? ExitReason.normal)
+          return { child, watcher, answer }
         }),
-        ({ child, watcher }) => Effect.sync(() => child.extras?.relations?.watchers.delete(watcher))
+        ({ answer, child, watcher }) =>
+          Effect.sync(() => {
+            child.extras?.relations?.watchers.delete(watcher)
+            answer()
+          })
       ).pipe(Effect.as(task))
     )
 
@@ -296,11 +316,14 @@ const facade: DynamicFacade = (supervisor): TaskSupervisorRef => {
     result: (exit: Exit.Exit<B, E | CallError>) => Effect.Effect<B2, E2>
   ): Stream.Stream<B2, E2 | SupervisorError, Exclude<R, Scope.Scope>> => {
     const limit = itemLimit === undefined ? Duration.infinity : Duration.fromInputUnsafe(itemLimit)
-    const one = (item: A) =>
+    const one = (item: A, running: Set<Target>) =>
       Effect.acquireUseRelease(
-        start(
-          Effect.suspend(() => work(item)),
-          undefined
+        Effect.tap(
+          start(
+            Effect.suspend(() => work(item)),
+            undefined
+          ),
+          (ref) => Effect.sync(() => running.add(ref))
         ),
         (ref) =>
           Effect.flatMap(Effect.timeoutOption(ref.exit, limit), (exit) => {
@@ -308,11 +331,22 @@ const facade: DynamicFacade = (supervisor): TaskSupervisorRef => {
             const late = new CallTimeout({ target: ref.path, operation: "item", limit })
             return result(Exit.fail(new CallError({ reason: late })))
           }),
-        (ref) => Effect.ignore(terminate(ref))
+        (ref, exit) => {
+          running.delete(ref)
+          const stop = (task: Target) => Effect.ignore(terminate(task))
+          if (Exit.isSuccess(exit) || !Cause.hasInterrupts(exit.cause)) return stop(ref)
+          // a stream that ends early interrupts its items one after the other, but they are to end at the same time
+          const all = [ref, ...running]
+          running.clear()
+          return Effect.forEach(all, stop, { concurrency: "unbounded", discard: true })
+        }
       )
-    return (Stream.isStream(items) ? items : Stream.fromIterable(items)).pipe(
-      Stream.mapEffect(one, { concurrency, unordered: !ordered })
-    )
+    return Stream.suspend(() => {
+      const running = new Set<Target>()
+      return (Stream.isStream(items) ? items : Stream.fromIterable(items)).pipe(
+        Stream.mapEffect((item) => one(item, running), { concurrency, unordered: !ordered })
+      )
+    })
   }
 
   return {

@@ -117,6 +117,11 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
         // an actor that waited for room in its own mailbox would wait for ever, so only others are suspended
         const { span } = sender.cache
         return Effect.callback<unknown, unknown>((settle) => {
+          // the sender may have been preempted on its way here, and nobody would tell it of room that there was before
+          if (!this.mailbox.isFull || !this.accepts(operation)) {
+            this.cast(sender, operation, payload, list)
+            return settle(Exit.void)
+          }
           const message = new WaitingMessage(this, operation, payload, undefined, span, list, settle)
           this.enqueue(message)
           return message

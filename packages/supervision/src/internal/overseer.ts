@@ -153,7 +153,10 @@ export abstract class Overseer extends Child implements Site {
   }
 
   activate(): void {
-    if (!this.isRoot && this.verdict !== undefined && this.life?.pollUnsafe() !== undefined) this.ended(this.verdict)
+    // it may have ended while it started
+    if (this.verdict === undefined || this.life?.pollUnsafe() === undefined) return
+    if (this.isRoot) this.status = "stopped"
+    else this.ended(this.verdict)
   }
 
   /** A root that is stopped by its scope ends with the reason of that scope. */

@@ -218,8 +218,11 @@ export class Faulty extends Actor.make("Faulty", {
       write(life, "hangs")
       yield* Effect.onInterrupt(Effect.never, () => Effect.sync(() => write(life, "interrupted")))
     }
-    yield* Effect.addFinalizer(() => finalize(life))
-    write(life, "up")
+    // in one, or an interruption between the two would leave a history with only one of them
+    yield* Effect.acquireRelease(
+      Effect.sync(() => write(life, "up")),
+      () => finalize(life)
+    )
     return life
   },
   started: (self) => {

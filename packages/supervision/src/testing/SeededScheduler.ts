@@ -219,7 +219,7 @@ class Course implements Scheduler.Scheduler, Interleaving {
       nextDoubleUnsafe: others,
       nextIntUnsafe: () => below(others(), 2 * Number.MAX_SAFE_INTEGER + 1) + Number.MIN_SAFE_INTEGER
     }
-    this.keeps = [0.97, 0.9, 0.8, 0.7, 0.5, 0.4, 0.3, 0.2][below(draw(), 8)] ?? 1
+    this.keeps = [0.97, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3][below(draw(), 8)] ?? 1
     this.isUneven = draw() < 1 / 3
     this.skew = [1, 1, 3, 1 / 3][below(draw(), 4)] ?? 1
   }
@@ -319,6 +319,7 @@ class Course implements Scheduler.Scheduler, Interleaving {
 
   private rest(): void {
     this.turning = false
+    if (this.finished !== undefined) return this.end()
     this.waiting = setTimeout(() => {
       this.stall("deadlock")
       this.wake()

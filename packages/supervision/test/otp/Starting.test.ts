@@ -22,6 +22,17 @@ describe("starting a supervisor", () => {
     })
   )
 
+  it.effect("SS-01 a supervisor that shuts itself down in the moment of its start still tells of its end", () =>
+    Effect.gen(function* () {
+      const done = ChildSpec.effect("done", Effect.void, { restart: "temporary", significant: true })
+      const tree = yield* Supervisor.start({ autoShutdown: "any_significant", children: [done] })
+      const exit = yield* Effect.forkChild(tree.exit)
+      yield* settle
+      assert.isFalse(pending(exit))
+      assert.deepStrictEqual(yield* Fiber.join(exit), ExitReason.shutdown)
+    })
+  )
+
   it.effect("SS-02 a supervisor that has nothing to run says so to its starter, and ends with reason normal", () =>
     Effect.gen(function* () {
       const log: Array<string> = []

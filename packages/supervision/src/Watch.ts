@@ -175,6 +175,7 @@ export const link =
     Effect.suspend(() => {
       const child = childOf(target)
       const about = { target: child.path, operation: "link" }
+      if (!isThere(target)) return Effect.fail(new CallError({ reason: new NoProcess(about) }))
       const broken = Effect.flatMap(down(target), ({ exit }) => {
         if (exit === undefined) return Effect.fail(new CallError({ reason: new NoProcess(about) }))
         return exit._tag === "Normal"
@@ -184,8 +185,13 @@ export const link =
       const generation = child.status === "up" ? child.generation : child.generation + 1
       const own = Effect.onExit(effect, (exit) =>
         Effect.sync(() => {
-          if (Exit.isSuccess(exit) || child.generation !== generation || child.status !== "up") return
-          child.linkedExit({ path: `fiber ${Fiber.getCurrent()?.id ?? ""}` }, ExitReason.fromExit(exit, false))
+          if (Exit.isSuccess(exit)) return
+          const from = { path: `fiber ${Fiber.getCurrent()?.id ?? ""}` }
+          // on a later turn, so that the effect's own failure is what this fails with
+          child.owner.system.post(() => {
+            if (child.generation !== generation || child.status !== "up") return
+            child.linkedExit(from, ExitReason.fromExit(exit, false))
+          })
         })
       )
       return Effect.raceFirst(own, broken)

@@ -62,15 +62,19 @@ export class DeadlineList {
     if (this.last === undefined) this.first = timed
     else this.last.later = timed
     this.last = timed
-    if (this.sleeper === undefined) {
-      const sleeper = Effect.runForkWith(this.context)(this.sleep)
-      this.sleeper = sleeper
-      sleeper.addObserver(() => {
-        if (this.sleeper !== sleeper) return
-        this.sleeper = undefined
-        this.ended()
-      })
-    }
+    if (this.sleeper === undefined) this.watch()
+  }
+
+  private watch(): void {
+    const sleeper = Effect.runForkWith(this.context)(this.sleep)
+    this.sleeper = sleeper
+    sleeper.addObserver(() => {
+      if (this.sleeper !== sleeper) return
+      this.sleeper = undefined
+      // a sleeper that was preempted on its way out did not see what was added meanwhile
+      if (this.first !== undefined) this.watch()
+      else this.ended()
+    })
   }
 
   remove(timed: Timed): void {

@@ -328,9 +328,9 @@ export const make = (supervisor: { readonly events: Stream.Stream<SupervisionEve
           waiting.clear()
         })
       ),
-      // it reads in one go, so that whoever is told of an event finds it in the log
-      Effect.provideService(Scheduler.PreventSchedulerYield, true),
-      Effect.forkDetach({ startImmediately: true })
+      Effect.forkDetach({ startImmediately: true }),
+      // around the fork, so that it reads from its first operation on, and whoever is told of an event finds it in the log
+      Effect.provideService(Scheduler.PreventSchedulerYield, true)
     )
 
     const wait = (pattern: Pattern, options: AwaitOptions): Effect.Effect<SupervisionEvent, TestingError> => {

@@ -17,6 +17,8 @@ import { Cause, Clock, Deferred, Effect, Exit, Fiber, Metric, References, Scope,
 import { TestClock } from "effect/testing"
 import type { Case } from "./Generator.ts"
 import * as Model from "./Model.ts"
+import * as Trace from "./Trace.ts"
+import * as View from "./View.ts"
 
 /** What the children of one run share with whoever drives it. */
 interface World {
@@ -220,15 +222,15 @@ class Run {
   }
 
   /** Compares what has been written since the last time. */
-  written(after: Difference["after"], trace: Model.Trace): Difference | undefined {
+  written(after: Difference["after"], trace: Trace.Trace): Difference | undefined {
     const { ends, seen, world } = this
     const [log, exits] = [world.log.slice(seen.log), ends.slice(seen.ends)]
     this.seen = { log: world.log.length, ends: ends.length }
-    if (!Model.allows(Model.part(trace, false), log)) {
-      return { after, what: "starts and stops", expected: Model.part(trace, false), actual: log }
+    if (!Trace.allows(Trace.part(trace, false), log)) {
+      return { after, what: "starts and stops", expected: Trace.part(trace, false), actual: log }
     }
-    if (Model.allows(Model.part(trace, true), exits)) return undefined
-    return { after, what: "ends of supervisors", expected: Model.part(trace, true), actual: exits }
+    if (Trace.allows(Trace.part(trace, true), exits)) return undefined
+    return { after, what: "ends of supervisors", expected: Trace.part(trace, true), actual: exits }
   }
 
   /** Everything that a tree must not leave behind. */
@@ -343,7 +345,7 @@ const request = (
 }
 
 /** What the tree shows of itself, as the model does. */
-const look = (run: Run, shown: Model.View, handle: (id: string) => Handle | undefined): Effect.Effect<Model.View> =>
+const look = (run: Run, shown: View.View, handle: (id: string) => Handle | undefined): Effect.Effect<View.View> =>
   Effect.gen(function* () {
     const supervisors = yield* Effect.forEach(shown.supervisors, ({ id }) =>
       Effect.gen(function* () {
@@ -425,7 +427,7 @@ export const compare = ({ actions, scripts, tree }: Case): Effect.Effect<Differe
         return { after: "start" as const, what: "answer", expected: expected.answer, actual: tagOf(started) }
       }
       if (started?._tag !== "Success") {
-        const trace = run.written("start", Model.part(expected.trace, false))
+        const trace = run.written("start", Trace.part(expected.trace, false))
         return (state.ambiguous ? undefined : trace) ?? (yield* empty(run, undefined))
       }
       const root = started.value
@@ -452,7 +454,7 @@ export const compare = ({ actions, scripts, tree }: Case): Effect.Effect<Differe
         const ended = exit.pollUnsafe()
         const reason = ended?._tag === "Success" ? reasonOf(ended.value) : undefined
         if (reason !== state.ended) return { after, what: "end of the root", expected: state.ended, actual: reason }
-        const shown = Model.view(state)
+        const shown = View.view(state)
         const actual = yield* look(run, shown, handle)
         return same(actual, shown) ? undefined : { after, what: "view", expected: shown, actual }
       })
@@ -461,7 +463,7 @@ export const compare = ({ actions, scripts, tree }: Case): Effect.Effect<Differe
         for (let rest: Model.Action | undefined = whole; rest !== undefined && !state.ambiguous;) {
           const [action, later]: ReturnType<typeof split> = split(state, rest)
           rest = later
-          if (!Model.applicable(state, action)) continue
+          if (!View.applicable(state, action)) continue
           const difference = yield* take(action, index)
           if (difference !== undefined) return difference
         }

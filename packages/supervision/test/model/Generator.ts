@@ -1,4 +1,5 @@
 import * as Model from "./Model.ts"
+import * as View from "./View.ts"
 
 /** Numbers that look random and depend on a seed only. */
 export class Random {
@@ -252,7 +253,7 @@ export const generate = (random: Random, wild = false): Case => {
   let afterwards = 2
   for (let tries = 0; actions.length < length && tries < 60 && afterwards > 0; tries++) {
     for (const action of source.actions(state)) {
-      if (!(wild || Model.applicable(state, action))) continue
+      if (!(wild || View.applicable(state, action))) continue
       if (state.ended !== undefined) afterwards--
       actions.push(action)
       state = Model.step(state, action)[0]

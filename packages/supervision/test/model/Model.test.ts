@@ -4,6 +4,8 @@ import { cases } from "./Cases.ts"
 import { type Difference, compare, overlap } from "./Driver.ts"
 import { type Case, Random, generate, smaller } from "./Generator.ts"
 import * as Model from "./Model.ts"
+import * as Trace from "./Trace.ts"
+import * as View from "./View.ts"
 
 /** `SUPERVISION_SEED` and `SUPERVISION_RUNS` (sequences per part) make another run of all this. */
 const seed = Number(process.env["SUPERVISION_SEED"] ?? 20_251)
@@ -96,10 +98,10 @@ describe("the sequences", () => {
       let [state, expected] = Model.boot(Model.initial(one.tree, one.scripts))
       see(`boot ${expected.answer}`)
       for (const action of expected.answer === "ok" ? one.actions : []) {
-        if (state.ambiguous || !Model.applicable(state, action)) continue
+        if (state.ambiguous || !View.applicable(state, action)) continue
         ;[state, expected] = Model.step(state, action)
         if ("in" in action) see(`${action.do} ${expected.answer}`)
-        for (const line of Model.lines(expected.trace)) see(line.replace(/^([=])\w+|(?<=^.)\w+$/u, "$1"))
+        for (const line of Trace.lines(expected.trace)) see(line.replace(/^([=])\w+|(?<=^.)\w+$/u, "$1"))
         for (const { spec, status } of Model.everyone(state.root)) see(`${spec.kind} ${status}`)
       }
       see(state.ambiguous ? "ambiguous" : "laid down")

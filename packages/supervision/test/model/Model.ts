@@ -5,6 +5,8 @@
  * two things is not laid down (children of a dynamic supervisor that stop at the same time), the trace says so.
  */
 
+import type { Trace } from "./Trace.ts"
+
 export type Restart = "permanent" | "transient" | "temporary"
 export type Strategy = "one_for_one" | "one_for_all" | "rest_for_one"
 
@@ -71,9 +73,6 @@ export type Action =
 /** What is asked of a supervisor. */
 export type Request = Extract<Action, { readonly in: string }>
 
-/** `+id` up, `-id` gone, `!id` failed to start, `~id` had nothing to run, `=id reason` a supervisor ended. */
-export type Trace = ReadonlyArray<string | { readonly together: ReadonlyArray<Trace> }>
-
 export interface Expected {
   readonly trace: Trace
   /** The answer to a request: `ok`, or the tag of its refusal. */
@@ -109,7 +108,6 @@ export interface State {
   readonly scripts: Readonly<Record<string, ReadonlyArray<Outcome>>>
   /** All that were ever added by a request. */
   readonly added: ReadonlyArray<string>
-  readonly closed: boolean
   /** Why the root ended, once it has. */
   readonly ended: string | undefined
   /**
@@ -136,18 +134,11 @@ export const initial = (spec: SupervisorSpec, scripts: State["scripts"]): State 
   root: newChild(spec, true),
   scripts,
   added: [],
-  closed: false,
   ended: undefined,
   ambiguous: false
 })
 
 export const everyone = (child: Child): ReadonlyArray<Child> => [child, ...child.children.flatMap(everyone)]
-
-/** All that can be reached by handles. */
-const reachable = (child: Child): ReadonlyArray<Child> => [
-  child,
-  ...child.children.filter(({ handle }) => handle).flatMap(reachable)
-]
 
 export const find = (state: { readonly root: Child }, id: string): Child | undefined =>
   everyone(state.root).find(({ spec }) => spec.id === id)
@@ -180,8 +171,7 @@ const copyOf = (child: Child): Child => ({
   children: child.children.map(copyOf)
 })
 
-// 2 and 4: starting
-
+/** One start, whatever it comes to: the next outcome of the child's script, or else ok. */
 const start = (world: World, child: Child): "up" | "failed" | "ignored" => {
   const { spec } = child
   const [outcome = "ok", ...later] = world.scripts[spec.id] ?? []
@@ -216,8 +206,7 @@ const startChildren = (world: World, supervisor: Child, spec: SupervisorSpec): b
   return true
 }
 
-// 9: stopping
-
+/** A child goes because somebody asked for it: that is no end that anybody decides about. */
 const stop = (world: World, child: Child): void => {
   if (child.status === "running") {
     if (isSupervisor(child.spec)) {
@@ -270,16 +259,14 @@ const remove = (supervisor: Child, child: Child): void => {
   supervisor.children = supervisor.children.filter((other) => other !== child)
 }
 
-// 5: what an end means
-
+/** What an end means depends on the restart type. */
 const decide = (world: World, supervisor: Child, child: Child, is: "clean" | "crash"): void => {
   const { restart } = child.spec
   if (restart === "permanent" || (restart === "transient" && is === "crash")) bringBack(world, supervisor, child)
   else letGo(world, supervisor, child)
 }
 
-// 10: the child will not be restarted
-
+/** The child will not be restarted, which may be what its supervisor waited for. What is not running does not count. */
 const letGo = (world: World, supervisor: Child, child: Child): void => {
   leave(supervisor, child)
   const { spec } = supervisor
@@ -288,8 +275,7 @@ const letGo = (world: World, supervisor: Child, child: Child): void => {
   if (spec.autoShutdown === "any_significant" || !others) end(world, supervisor, "Shutdown")
 }
 
-// 7: the budget. A restart that is exactly as old as the window still counts.
-
+/** Asks for one restart. One that is exactly as old as the window still counts. */
 const spend = (times: Array<number>, now: number, limit: { restarts: number; within: number }): boolean => {
   const counted = times.filter((time) => time >= now - limit.within)
   times.splice(0, times.length, ...counted)
@@ -298,6 +284,7 @@ const spend = (times: Array<number>, now: number, limit: { restarts: number; wit
   return true
 }
 
+/** A restart costs one unit, of the child's own budget and of its supervisor's, however many children it concerns. */
 const bringBack = (world: World, supervisor: Child, child: Child): void => {
   const { spec } = child
   const { budget } = spec
@@ -341,8 +328,7 @@ const giveUp = (world: World, supervisor: Child, child: Child, why: string): voi
   end(world, supervisor, isSupervisor(spec) && spec.giveUp === "shutdown" ? "Shutdown" : `Crash ${why}`)
 }
 
-// 6: the strategies. Temporary ones that are dragged along are dropped; what was not running is started too.
-
+/** Stops what a crash drags along, and lists what is to be started: all of it, even what was not running, but the temporary. */
 const drag = (world: World, supervisor: Child, child: Child): ReadonlyArray<Child> => {
   const { children, strategy } = supervisor
   if (strategy === "one_for_one" || supervisor.spec.kind === "dynamic") return [child]
@@ -353,8 +339,7 @@ const drag = (world: World, supervisor: Child, child: Child): ReadonlyArray<Chil
   return kept
 }
 
-// 8: one attempt. If a member fails, those before it stay up, those after it stay down, and the next begins with it.
-
+/** One attempt. If a member fails, those before it stay up, those after it stay down, and the next begins with it. */
 const attempt = (world: World, supervisor: Child, child: Child): void => {
   const group = drag(world, supervisor, child)
   for (const [index, member] of group.entries()) {
@@ -406,8 +391,6 @@ const advance = (world: World, millis: number): void => {
   }
   world.now = target
 }
-
-// 11: requests
 
 const request = (world: World, action: Request): string => {
   const supervisor = find(world, action.in)
@@ -516,142 +499,5 @@ export const boot = (state: State): readonly [State, Expected] => {
 export const step = (state: State, action: Action): readonly [State, Expected] => {
   const [{ trace: _, ...world }, expected] = run(state, (world) => act(world, action))
   const added = action.do === "start" && expected.answer === "ok" ? [...state.added, action.spec.id] : state.added
-  return [{ ...state, ...world, added, closed: state.closed || action.do === "close" }, expected]
-}
-
-/**
- * Whether an action makes sense now: it concerns somebody that there is, and what happens next is laid down. Messages to
- * somebody who is not running, for instance, may wait for the next incarnation, which is the business of mailboxes.
- */
-export const applicable = (state: State, action: Action): boolean => {
-  const known = (id: string) => reachable(state.root).find(({ spec }) => spec.id === id)
-  const running = (id: string) => {
-    const child = known(id)
-    return child?.status === "running" ? child : undefined
-  }
-  switch (action.do) {
-    case "crash":
-    case "clean": {
-      const child = running(action.id)
-      return child !== undefined && !isSupervisor(child.spec)
-    }
-    case "kill":
-      return running(action.id) !== undefined
-    case "burst": {
-      const [first, ...rest] = action.ids.map((id) => running(id))
-      const supervisor = first === undefined ? undefined : supervisorOf(state, first)
-      return (
-        supervisor !== undefined &&
-        rest.every((child) => child !== undefined && supervisor.children.includes(child)) &&
-        [first, ...rest].every((child) => child?.spec.kind === "actor" && child.spec.slow !== true) &&
-        !flashes(state.scripts)
-      )
-    }
-    case "script":
-      return (
-        !action.outcomes.includes("flash") ||
-        (action.outcomes.indexOf("flash") === action.outcomes.lastIndexOf("flash") && !flashes(state.scripts))
-      )
-    case "start": {
-      const supervisor = known(action.in)
-      const elsewhere = find(state, action.spec.id)
-      if (supervisor === undefined || !isSupervisor(supervisor.spec)) return false
-      // of two reasons to refuse it, either will do
-      if (action.spec.significant && supervisor.status !== "running") return false
-      if (elsewhere === undefined) return true
-      return supervisor.spec.kind === "supervisor" && supervisor.children.includes(elsewhere)
-    }
-    case "terminate": {
-      const supervisor = known(action.in)
-      if (supervisor === undefined || !isSupervisor(supervisor.spec)) return false
-      // where children are known by handle, there must be a handle
-      return supervisor.spec.kind === "supervisor" || handles(state).has(action.id)
-    }
-    case "restart":
-    case "delete":
-      return known(action.in)?.spec.kind === "supervisor"
-    case "look":
-      return running(action.in)?.spec.kind === "supervisor"
-    case "reconfigure": {
-      const supervisor = known(action.in)
-      return supervisor !== undefined && isSupervisor(supervisor.spec)
-    }
-    case "advance":
-    case "close":
-      return true
-  }
-}
-
-const flashes = (scripts: State["scripts"]): boolean =>
-  Object.values(scripts).some((outcomes) => outcomes.includes("flash"))
-
-const handles = (state: State): ReadonlySet<string> =>
-  new Set(
-    [...state.added, ...reachable(state.root).map(({ spec }) => spec.id)].filter((id) => id !== state.root.spec.id)
-  )
-
-/** What the queries of all running supervisors answer, and which actors are up. */
-export const view = ({ root }: State) => ({
-  supervisors: reachable(root)
-    .filter(({ spec, status }) => isSupervisor(spec) && status === "running")
-    .map(({ spec, children }) => {
-      const supervisors = children.filter(({ spec }) => isSupervisor(spec)).length
-      const entries = children.toReversed().map(({ spec, status }) => `${spec.id} ${shown[status]}`)
-      return {
-        id: spec.id,
-        children: spec.kind === "dynamic" ? entries.toSorted() : entries,
-        counts: {
-          specs: children.length,
-          active: children.filter(({ status }) => status === "running").length,
-          supervisors,
-          workers: children.length - supervisors
-        }
-      }
-    }),
-  actors: everyone(root)
-    .filter(({ spec, status }) => spec.kind === "actor" && status === "running")
-    .map(({ spec }) => spec.id)
-    .toSorted()
-})
-
-export type View = ReturnType<typeof view>
-
-const shown = { running: "running", ended: "restarting", waiting: "restarting", stopped: "stopped" } as const
-
-/** The parts of a trace that are about supervisors' ends, or all others. */
-export const part = (trace: Trace, ends: boolean): Trace =>
-  trace.flatMap((item): Trace => {
-    if (typeof item !== "string") return [{ together: item.together.map((trace) => part(trace, ends)) }]
-    return item.startsWith("=") === ends ? [item] : []
-  })
-
-/** Everything in a trace, in one of the orders that it allows. */
-export const lines = (trace: Trace): ReadonlyArray<string> =>
-  trace.flatMap((item) => (typeof item === "string" ? [item] : item.together.flatMap(lines)))
-
-/** Whether a log is one of the orders that a trace allows. */
-export const allows = (trace: Trace, log: ReadonlyArray<string>): boolean => {
-  let at = 0
-  for (const item of trace) {
-    if (typeof item === "string") {
-      if (log[at++] !== item) return false
-      continue
-    }
-    const parts = item.together.map((trace) => [trace, new Set(lines(trace))] as const)
-    const size = parts.reduce((sum, [trace]) => sum + lines(trace).length, 0)
-    const slice = log.slice(at, at + size)
-    at += size
-    const known = slice.every((line) => parts.some(([, lines]) => lines.has(line)))
-    if (
-      !known ||
-      !parts.every(([trace, lines]) =>
-        allows(
-          trace,
-          slice.filter((line) => lines.has(line))
-        )
-      )
-    )
-      return false
-  }
-  return at === log.length
+  return [{ ...state, ...world, added }, expected]
 }

@@ -40,6 +40,7 @@ const deviations: Record<string, string> = {
   "GS-18":
     "an error in the clean-up becomes the reason of a clean end; after a crash the crash stays the reason, and the error is an event beside it",
   "PK-20": "a first start that fails is never tried again, with a backoff neither: whoever asked for it is told",
+  "SU-02": "a strategy may be left out and is one_for_one then; Elixir demands one",
   "XX-13": "queries answer at once, also while a child starts; only requests that change something wait for their turn"
 }
 

@@ -285,27 +285,20 @@ const facade: DynamicFacade = (supervisor): TaskSupervisorRef => {
         Effect.sync(() => {
           const owner = Fiber.getCurrent()
           const child = childOf(ref)
-          let unanswered = false
-          const answer = () => {
-            if (unanswered && !waiting.told && waiting.count === 0) owner?.interruptUnsafe()
-            unanswered = false
+          const crashed = () => {
+            if (!waiting.told && waiting.count === 0) owner?.interruptUnsafe()
           }
           const watcher = {
             // on a later turn: the owner of a task that has crashed at once may be about to await it
             notify: (_: number, reason: ExitReason.ExitReason) => {
-              unanswered = !ExitReason.isClean(reason)
-              if (unanswered) supervisor.system.post(answer)
+              if (!ExitReason.isClean(reason)) supervisor.system.post(crashed)
             }
           }
           if (isPresent(child)) relationsOf(child).watchers.add(watcher)
           else watcher.notify(child.generation, child.extras?.lastExit ?? ExitReason.normal)
-          return { child, watcher, answer }
+          return { child, watcher }
         }),
-        ({ answer, child, watcher }) =>
-          Effect.sync(() => {
-            child.extras?.relations?.watchers.delete(watcher)
-            answer()
-          })
+        ({ child, watcher }) => Effect.sync(() => child.extras?.relations?.watchers.delete(watcher))
       ).pipe(Effect.as(task))
     )
 

@@ -11,7 +11,7 @@ import {
   SupervisorError,
   Watch
 } from "@tinkex/supervision"
-import { Context, Effect, Exit, Fiber, Layer, Schema, type Scope } from "effect"
+import { Context, Duration, Effect, Exit, Fiber, Layer, Schedule, Schema, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { census, closable, counts, refusal, statuses, woundUp } from "./otp/dynamicSupport.ts"
 import { pending, record, settle, tags, witness } from "./support.ts"
@@ -156,6 +156,55 @@ describe("stopping while a child starts", () => {
           arg.log.filter((l) => l === "finalized").length
         )
       }
+    })
+  )
+})
+
+describe("a schedule that hangs", () => {
+  const hanging = Backoff.schedule(Schedule.modifyDelay(Schedule.forever, () => Effect.never))
+
+  it.effect("keeps no pool, and no supervisor with a list, from stopping", () =>
+    Effect.gen(function* () {
+      const { alive, here } = census()
+      const pool = yield* closable(here(DynamicSupervisor.start({ backoff: hanging })))
+      const tree = yield* closable(here(Supervisor.start({ backoff: hanging, children: [witness("a", [])] })))
+      const pooled = yield* here(pool.it.startChild(witness("a", [])))
+      yield* Effect.all([pooled.cast.crash(), tree.it.refs.a.cast.crash()])
+      yield* settle
+      yield* pool.close
+      yield* tree.close
+      yield* settle
+      assert.strictEqual(alive(), 0)
+    })
+  )
+
+  it.effect("keeps nobody from terminating the child", () =>
+    Effect.gen(function* () {
+      const { alive, here } = census()
+      const pool = yield* here(DynamicSupervisor.start({ backoff: hanging }))
+      const ref = yield* here(pool.startChild(witness("a", [], { startLimit: Duration.infinity })))
+      const tree = yield* here(Supervisor.start({ backoff: hanging, children: [witness("a", [])] }))
+      yield* Effect.all([ref.cast.crash(), tree.refs.a.cast.crash()])
+      yield* settle
+      assert.deepStrictEqual(statuses(yield* pool.whichChildren), ["a restarting"])
+      yield* pool.terminateChild(ref)
+      yield* tree.terminateChild("a")
+      assert.deepStrictEqual(yield* pool.countChildren, counts(0, 0, 0, 0))
+      assert.deepStrictEqual(yield* tree.countChildren, counts(1, 0, 0, 1))
+      yield* seconds(60)
+      assert.strictEqual(alive(), 0)
+    })
+  )
+
+  it.effect("is broken after the child's start limit, and costs the delay and not the restart", () =>
+    Effect.gen(function* () {
+      const pool = yield* DynamicSupervisor.start({ backoff: hanging })
+      const events = yield* record(pool.events)
+      const ref = yield* pool.startChild(witness("a", [], { startLimit: "3 seconds" }))
+      yield* ref.cast.crash()
+      yield* seconds(3)
+      assert.strictEqual(yield* ref.call.ping(), "a2")
+      assert.include(tags(events), "CallbackFailed a")
     })
   )
 })

@@ -367,6 +367,28 @@ describe("a build that fails", () => {
 })
 
 describe("the end of a layer", () => {
+  it.effect("that is still being built comes with a kill of its child, as that of an init does", () =>
+    Effect.gen(function* () {
+      const diary = journal()
+      const pool = yield* DynamicSupervisor.start({ intensity: { restarts: 10 } })
+      const actor = yield* program(pool.startChild(user(diary)))
+      const spec = ChildSpec.effect("effect", Effect.andThen(Own, Effect.never)).pipe(ChildSpec.provide(own(diary)))
+      const effect = yield* program(pool.startChild(spec))
+      for (const ref of [actor, effect]) {
+        diary.mood = "hangs"
+        yield* ref.kill
+        yield* settle
+        const { built } = diary
+        assert.strictEqual(diary.log.at(-1), `+layer ${built}`)
+        diary.mood = "works"
+        yield* ref.kill
+        yield* settle
+        assert.include(diary.log, `-layer ${built}`)
+        assert.strictEqual(diary.built, built + 1, "and the next attempt is made")
+      }
+      assert.deepStrictEqual(yield* pool.countChildren, counts(2, 2, 0, 2))
+    })
+  )
   it.effect("that takes its time is part of the stop, within the child's limit", () =>
     Effect.gen(function* () {
       yield* woundUp

@@ -328,39 +328,37 @@ describe("link of a fiber", () => {
     })
   )
 
-  it.effect("an effect that is slow to end does not hit the target's successor, not even while that starts", () =>
-    Effect.gen(function* () {
-      const gate = yield* Deferred.make<void>()
-      const initGate = yield* Deferred.make<void>()
-      let starts = 0
-      const work = Effect.suspend(() =>
-        ++starts === 1
-          ? Effect.andThen(ChildSpec.ready, Effect.never)
-          : Effect.andThen(Deferred.await(initGate), Effect.andThen(ChildSpec.ready, Effect.never))
-      )
-      const pool = yield* DynamicSupervisor.start()
-      const ref = yield* pool.startChild(ChildSpec.effect("it", work, { readiness: "signalled" }))
-      const fiber = yield* Effect.uninterruptible(Effect.andThen(Deferred.await(gate), Effect.fail("late"))).pipe(
-        Watch.link(ref),
-        Effect.exit,
-        Effect.forkChild({ startImmediately: true })
-      )
-      yield* ref.kill
-      yield* settle
-      assert.strictEqual(starts, 2)
-      yield* Deferred.succeed(gate, undefined)
-      yield* Fiber.join(fiber)
-      yield* settle
-      assert.strictEqual(starts, 2, "the successor's start goes on")
-      yield* Deferred.succeed(initGate, undefined)
-      yield* settle
-      assert.strictEqual(starts, 2)
-      assert.deepStrictEqual(
-        (yield* pool.whichChildren).map(({ status }) => status),
-        ["running"]
-      )
-    })
-  )
+  for (const when of ["while that starts", "when that is up"]) {
+    it.effect(`an effect that is slow to end does not hit the target's successor, ${when}`, () =>
+      Effect.gen(function* () {
+        const gate = yield* Deferred.make<void>()
+        const startGate = yield* Deferred.make<void>()
+        let starts = 0
+        const up = Effect.andThen(ChildSpec.ready, Effect.never)
+        const work = Effect.suspend(() => (++starts === 1 ? up : Effect.andThen(Deferred.await(startGate), up)))
+        const pool = yield* DynamicSupervisor.start()
+        const ref = yield* pool.startChild(ChildSpec.effect("it", work, { readiness: "signalled" }))
+        const fiber = yield* Effect.uninterruptible(Effect.andThen(Deferred.await(gate), Effect.fail("late"))).pipe(
+          Watch.link(ref),
+          Effect.exit,
+          Effect.forkChild({ startImmediately: true })
+        )
+        yield* ref.kill
+        yield* settle
+        if (when === "when that is up") yield* Deferred.succeed(startGate, undefined)
+        yield* settle
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(fiber)
+        yield* Deferred.succeed(startGate, undefined)
+        yield* settle
+        assert.strictEqual(starts, 2)
+        assert.deepStrictEqual(
+          (yield* pool.whichChildren).map(({ generation, status }) => [generation, status]),
+          [[2, "running"]]
+        )
+      })
+    )
+  }
 
   it.effect("a link that is made while the target starts again holds for the incarnation that comes up", () =>
     Effect.gen(function* () {

@@ -269,7 +269,7 @@ export class ActorChild extends Addressee {
 
   kill(reason: ExitReason.ExitReason): void {
     if (this.status === "up") this.end(reason)
-    else if (this.status === "starting") this.fiber?.interruptUnsafe()
+    else if (this.status === "starting") (this.fiber ?? this.extras?.layers?.building)?.interruptUnsafe()
   }
 
   linkedExit(from: { readonly path: string }, reason: ExitReason.ExitReason, bond?: Bond): void {

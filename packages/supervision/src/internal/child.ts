@@ -1,5 +1,6 @@
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
+import type * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Backoff } from "../Backoff.ts"
@@ -103,9 +104,13 @@ export class Extras {
   adopted: Context.Context<never> | undefined = undefined
   relations: Relations | undefined = undefined
   leases: Array<() => void> | undefined = undefined
-  /** The scope of the layers that were built for this incarnation, the context without them, and a build that failed. */
+  /** The scope of the layers that were built for this incarnation, the context without them, and who builds them. */
   layers:
-    | { readonly scope: Scope.Closeable; readonly base: Context.Context<never>; readonly building?: Open }
+    | {
+        readonly scope: Scope.Closeable
+        readonly base: Context.Context<never>
+        readonly building: Fiber.Fiber<unknown, unknown>
+      }
     | undefined = undefined
 }
 

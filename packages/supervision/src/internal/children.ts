@@ -106,20 +106,17 @@ export class Children {
   private *build(child: Child, layer: Layer.Layer<unknown, unknown>): Steps<AnyExit> {
     const scope = Scope.makeUnsafe()
     const base = child.context
-    child.rare.layers = { scope, base }
     const building = Layer.buildWithMemoMap(layer, Layer.makeMemoMapUnsafe(), scope)
     const fiber = this.site.system.fork(base, building)
+    child.rare.layers = { scope, base, building: fiber }
     const exit = fiber.pollUnsafe() ?? (yield* this.outcome(child, fiber))
     if (exit._tag === "Success") child.context = Context.merge(base, exit.value as Context.Context<never>)
-    else {
-      fiber.interruptUnsafe()
-      child.rare.layers = { scope, base, building: fiber }
-    }
+    else fiber.interruptUnsafe()
     return exit
   }
 
   /** Waits for a start that takes its time, unless the supervisor, or this child, is to stop meanwhile. */
-  private *outcome(child: Child, open: Open): Steps<AnyExit> {
+  *outcome(child: Child, open: Open, operation = "init"): Steps<AnyExit> {
     const { startLimit } = child.settings
     const { site, starting } = this
     let aborted = site.stopping
@@ -139,7 +136,7 @@ export class Children {
       starting.delete(child)
     }
     if (aborted) return Exit.interrupt()
-    const late = () => new CallTimeout({ target: child.path, operation: "init", limit: startLimit })
+    const late = () => new CallTimeout({ target: child.path, operation, limit: startLimit })
     return open.pollUnsafe() ?? Exit.die(late())
   }
 
@@ -272,9 +269,8 @@ export class Children {
     return this.closing(child, child.halt(reason))
   }
 
-  /** The names are free at once; the layers are closed when nothing of the child is left. */
+  /** The layers are closed when nothing of the child is left. */
   private closing(child: Child, cleanup: Open | undefined): Open | undefined {
-    child.releaseNames()
     const { extras } = child
     const layers = extras?.layers
     if (extras === undefined || layers === undefined) return cleanup
@@ -282,8 +278,7 @@ export class Children {
     child.context = layers.base
     const before = cleanup ?? layers.building
     const awaited = Effect.callback<AnyExit>((resume) => {
-      if (before === undefined) resume(Effect.succeed(Exit.void))
-      else before.addObserver((exit) => resume(Effect.succeed(exit)))
+      before.addObserver((exit) => resume(Effect.succeed(exit)))
     })
     const close = Effect.flatMap(awaited, (exit) => Effect.andThen(Scope.close(layers.scope, Exit.void), exit))
     return this.site.system.fork(layers.base, close)

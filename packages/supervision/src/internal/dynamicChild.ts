@@ -196,10 +196,10 @@ export class DynamicChild extends Overseer implements Roster {
 
   private *end(child: Child): Steps<void> {
     if (this.children.stopNow(child)) return this.forget(child)
+    this.children.abortStart(child)
     if (this.stops.has(child) || child.status === "starting") {
       const others = this.stops.get(child) ?? []
       this.stops.set(child, others)
-      this.children.abortStart(child)
       yield (wake) => others.push(wake)
       return
     }

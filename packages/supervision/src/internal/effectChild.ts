@@ -161,7 +161,7 @@ export class EffectChild extends Child {
   }
 
   kill(reason: ExitReason.ExitReason): void {
-    if (this.fiber === undefined) return
+    if (this.fiber === undefined) return this.extras?.layers?.building.interruptUnsafe()
     this.killed = reason
     this.fiber.interruptUnsafe()
   }

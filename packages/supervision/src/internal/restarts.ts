@@ -19,7 +19,7 @@ import { type Child, ignored } from "./child.ts"
 import type { Children, Site } from "./children.ts"
 import { timeOf } from "./eventHub.ts"
 import type { Plan } from "./plan.ts"
-import { type AnyExit, type Open, type Steps, settled } from "./process.ts"
+import { type AnyExit, type Open, type Steps } from "./process.ts"
 
 const historyLength = 32
 
@@ -133,7 +133,7 @@ export class Restarts {
 
   private *withBackoff(child: Child, reason: ExitReason.ExitReason, backoff: Backoff): Steps<Verdict> {
     const delay = yield* this.nextDelay(child, backoff, reason)
-    if (!this.roster.has(child)) return undefined
+    if (!this.roster.has(child) || this.site.stopping) return undefined
     if (delay === undefined) return this.givenUp(child, reason, child.rare.attempts)
     if (!this.intensity.spend(this.now)) return this.exceeded(child, reason)
     if (Duration.toMillis(delay) <= 0) return yield* steps(this.attempt(child))
@@ -239,10 +239,12 @@ export class Restarts {
     return yield* rare.next(reason)
   }
 
+  /** Runs a part of a schedule, for no longer than a start may take, and not while its child is to stop. */
   private *run<A, E>(child: Child, effect: Effect.Effect<A, E>): Steps<Exit.Exit<A, E>> {
     const fiber = this.site.system.fork(child.context, effect)
-    // the fiber's own exit, which a step only knows as some exit
-    return (fiber.pollUnsafe() ?? (yield* settled(this.site.system, fiber, Duration.infinity))) as Exit.Exit<A, E>
+    const exit = fiber.pollUnsafe() ?? (yield* this.children.outcome(child, fiber, "backoff"))
+    fiber.interruptUnsafe()
+    return exit as Exit.Exit<A, E> // the fiber's own exit, which a step only knows as some exit
   }
 
   /** A schedule that fails costs the delay and not the restart. */

@@ -166,6 +166,28 @@ describe("signals", () => {
     })
   )
 
+  it.effect("SI-03 a link to the next incarnation holds, although the exit of the one before still waits", () =>
+    Effect.gen(function* () {
+      const { log, pool, receiver } = yield* setup
+      const sender = yield* pool.startChild(ChildSpec.actor("permanent", Sender, undefined))
+      yield* receiver.call.link(sender)
+      const gate = yield* Deferred.make<void>()
+      yield* Effect.forkChild(receiver.call.busy(gate))
+      yield* settle
+      const again = yield* Effect.forkChild(receiver.call.link(sender))
+      yield* settle
+      yield* sender.cast.burst({ to: [], last: "crash" })
+      yield* settle
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(again)
+      yield* settle
+      assert.deepStrictEqual(log, ["exit crash (crash)"])
+      yield* sender.cast.burst({ to: [], last: "stop" })
+      yield* settle
+      assert.deepStrictEqual(log, ["exit crash (crash)", "exit shutdown (done)"])
+    })
+  )
+
   for (const [last, words] of endings) {
     it.effect(`SI-04 every monitor of one sender fires after the messages that it sent before, after ${last}`, () =>
       Effect.gen(function* () {

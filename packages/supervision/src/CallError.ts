@@ -38,7 +38,7 @@ export class CallTimeout extends Schema.TaggedError<CallTimeout>()("CallTimeout"
   limit: Schema.Duration
 }) {
   override get message() {
-    return `"${this.operation}" of "${this.target}" gave no answer within ${Duration.format(this.limit)}. Raise the limit with ref.within(…), or look at what the actor is doing.`
+    return `"${this.operation}" of "${this.target}" gave no answer within ${Duration.format(this.limit)}. Raise its limit (ref.within, or itemLimit for a task), or look at what it is doing.`
   }
   get isRetryable() {
     return true

@@ -28,6 +28,26 @@ export class StartFailed extends Schema.TaggedError<StartFailed>()("StartFailed"
 }
 
 /**
+ * The defect of a start that took longer than its `startLimit`: it is the `exit` of a `StartFailed`. `operation` is `init`, or
+ * `backoff` for a schedule that did not say when to try again.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class StartTimeout extends Schema.TaggedError<StartTimeout>()("StartTimeout", {
+  target: Schema.String,
+  operation: Schema.String,
+  limit: Schema.Duration
+}) {
+  override get message() {
+    return `"${this.operation}" of "${this.target}" gave no answer within ${Duration.format(this.limit)}. Raise the child's startLimit, or find out what it waits for.`
+  }
+  get isRetryable() {
+    return true
+  }
+}
+
+/**
  * A child with this id is running.
  *
  * @category errors

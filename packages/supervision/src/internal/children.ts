@@ -4,9 +4,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import { CallTimeout } from "../CallError.ts"
 import * as ExitReason from "../ExitReason.ts"
 import { type Child, type Ending, type Owner, type Report, ignored } from "./child.ts"
+import { StartTimeout } from "../SupervisorError.ts"
 import type { Emitted } from "./eventHub.ts"
 import { takeNames } from "./names.ts"
 import { type AnyExit, type Open, type Steps, settled } from "./process.ts"
@@ -136,7 +136,7 @@ export class Children {
       starting.delete(child)
     }
     if (aborted) return Exit.interrupt()
-    const late = () => new CallTimeout({ target: child.path, operation, limit: startLimit })
+    const late = () => new StartTimeout({ target: child.path, operation, limit: startLimit })
     return open.pollUnsafe() ?? Exit.die(late())
   }
 

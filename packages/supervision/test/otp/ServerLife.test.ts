@@ -68,7 +68,7 @@ describe("servers: start", () => {
         assert.isTrue(pending(start))
         yield* TestClock.adjust(1)
         const error = yield* Fiber.join(start)
-        assert.include(refusal(error), "StartFailed: crash (CallTimeout: ")
+        assert.include(refusal(error), "StartFailed: crash (StartTimeout: ")
         assert.include(error.message, `"init" of "actor/Slow" gave no answer within 2s`)
         yield* Deferred.succeed(box.gate, undefined)
         yield* settle

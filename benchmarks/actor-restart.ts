@@ -35,7 +35,7 @@ const restarting = (victim: Victim) =>
       return percentile(micros, 0.5)
     },
     Effect.scoped,
-    warm
+    (work) => warm(work, 5)
   )
 
 class Mortal extends Actor.make("Mortal", {

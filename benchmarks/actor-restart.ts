@@ -35,7 +35,7 @@ const restarting = (victim: Victim) =>
       return percentile(micros, 0.5)
     },
     Effect.scoped,
-    (work) => warm(work, 5)
+    warm
   )
 
 class Mortal extends Actor.make("Mortal", {

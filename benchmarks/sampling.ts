@@ -1,5 +1,5 @@
-// Samples that are processes. Each does its work once to warm up, collects the garbage, does the same work against the
-// clock, prints its numbers and ends.
+// Samples that are processes. Each does its work a few times to warm up, does the same work against the clock, prints its
+// numbers and ends.
 //
 // OTP can hardly be measured in another way, and for the rest it is the better one too: in a shared process the types and the
 // garbage that one contender leaves behind slow down the next, whereas a program runs its own actors for days. The full
@@ -55,12 +55,15 @@ const collect = Effect.promise(async () => {
   }
 })
 
+const warmUps = 4
+
 /**
- * The outcome of work that was warmed up by doing it `times` before. Work that is short needs more than one turn, or the
- * compiler is still at it while the clock runs.
+ * The outcome of work that was warmed up: the same work, done several times before. Nothing is collected between the last
+ * warm-up and the work, because a full collection throws away compiled code that mentions the objects of the last round, and
+ * the clock would run while it is compiled again.
  */
-export const warm = <A, E, R>(work: Effect.Effect<A, E, R>, times = 1): Effect.Effect<A, E, R> =>
-  Effect.andThen(Effect.repeat(work, { times: times - 1 }), Effect.andThen(collect, work))
+export const warm = <A, E, R>(work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.andThen(collect, Effect.andThen(Effect.repeat(work, { times: warmUps - 1 }), work))
 
 /** How long the work takes, in milliseconds. */
 export const timed = <E, R>(work: Effect.Effect<unknown, E, R>): Effect.Effect<number, E, R> =>

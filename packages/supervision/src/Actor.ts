@@ -520,7 +520,7 @@ export const make = <Arg, I, C extends Handlers<State<I>>, K extends Handlers<St
  * @since 0.1.0
  */
 export interface StartOptions {
-  /** Its id, and the first part of its path. Default: the name of the actor. */
+  /** Its id; its path is `actor/` and this. Default: the name of the actor. */
   readonly id?: string | undefined
   /** How long its start may take. Default 30 seconds. */
   readonly startLimit?: Duration.Input | undefined

@@ -86,14 +86,7 @@ import type { Blueprint } from "./internal/child.ts"
 import { EffectBlueprint, EffectChild } from "./internal/effectChild.ts"
 import { CurrentPlace } from "./internal/place.ts"
 import { type AutoShutdown, type SupervisorOptions, blueprintsOf, invalid, oneOf, planOf } from "./internal/plan.ts"
-import {
-  type ChildOptions,
-  idProblem,
-  nameProblem,
-  supervisorSettingsOf,
-  withoutOwnBackoff,
-  workerSettingsOf
-} from "./internal/settings.ts"
+import { type ChildOptions, idProblem, nameProblem, ownSettingsOf, workerSettingsOf } from "./internal/settings.ts"
 import { SupervisorBlueprint, plain } from "./internal/supervisorChild.ts"
 import type { SupervisorError } from "./SupervisorError.ts"
 import type { SupervisorRef } from "./SupervisorRef.ts"
@@ -257,11 +250,8 @@ export const supervisor = <const Id extends string, const Children extends Reado
   id: Id,
   options: SupervisorOptions<Children> & ChildOptions
 ): ChildSpec<Id, SupervisorRef<Refs<Children>>, Requirements<Children>> => {
-  const [settings, problem] = supervisorSettingsOf(options)
-  return specOf(
-    id,
-    new SupervisorBlueprint(id, withoutOwnBackoff(settings), idProblem(id) ?? problem, planOf(id, options), plain)
-  )
+  const [settings, problem] = ownSettingsOf(id, options)
+  return specOf(id, new SupervisorBlueprint(id, settings, problem, planOf(id, options), plain))
 }
 
 /**

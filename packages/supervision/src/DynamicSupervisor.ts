@@ -111,16 +111,10 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { type ChildOptions, type ChildSpec, specOf } from "./ChildSpec.ts"
-import { idProblem, supervisorSettingsOf, withoutOwnBackoff } from "./internal/settings.ts"
-import {
-  DynamicBlueprint,
-  DynamicChild,
-  type DynamicFacade,
-  StartChild,
-  dynamicPlanOf
-} from "./internal/dynamicChild.ts"
+import { ownSettingsOf } from "./internal/settings.ts"
+import { DynamicBlueprint, type DynamicFacade, StartChild, dynamicPlanOf } from "./internal/dynamicChild.ts"
 import type { CommonOptions } from "./internal/plan.ts"
-import { startRoot } from "./internal/rootSupervisor.ts"
+import { startDynamic } from "./internal/rootSupervisor.ts"
 import { observe, settingsOf } from "./internal/supervisorRef.ts"
 import { type Target, childOf, generationOf } from "./internal/target.ts"
 import type { SupervisorError } from "./SupervisorError.ts"
@@ -190,9 +184,7 @@ export const start = Effect.fn("DynamicSupervisor.start")(function* (
   options: RootOptions = {}
 ): Effect.fn.Return<DynamicSupervisorRef, SupervisorError, Scope.Scope> {
   const name = options.name ?? "supervisor"
-  const [settings, problem] = supervisorSettingsOf({ restart: "temporary" })
-  const blueprint = new DynamicBlueprint(name, settings, problem, dynamicPlanOf(name, options), facade)
-  const supervisor = yield* startRoot((context, system) => new DynamicChild(undefined, blueprint, context, system))
+  const supervisor = yield* startDynamic(name, dynamicPlanOf(name, options), facade)
   return supervisor.ref as DynamicSupervisorRef // the facade's
 })
 
@@ -206,9 +198,8 @@ export const childSpec = <const Id extends string>(
   id: Id,
   options: DynamicSupervisorOptions & ChildOptions = {}
 ): ChildSpec<Id, DynamicSupervisorRef, never> => {
-  const [settings, problem] = supervisorSettingsOf(options)
-  const found = idProblem(id) ?? problem
-  return specOf(id, new DynamicBlueprint(id, withoutOwnBackoff(settings), found, dynamicPlanOf(id, options), facade))
+  const [settings, problem] = ownSettingsOf(id, options)
+  return specOf(id, new DynamicBlueprint(id, settings, problem, dynamicPlanOf(id, options), facade))
 }
 
 /**

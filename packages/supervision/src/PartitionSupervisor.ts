@@ -61,11 +61,11 @@ import * as Hash from "effect/Hash"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { type ChildOptions, type ChildSpec, specOf } from "./ChildSpec.ts"
-import { idProblem, supervisorSettingsOf, withoutOwnBackoff } from "./internal/settings.ts"
+import { ownSettingsOf } from "./internal/settings.ts"
 import { Blueprint } from "./internal/child.ts"
 import { type CommonOptions, type Plan, blueprintOf, invalid, planOf } from "./internal/plan.ts"
-import { startRoot } from "./internal/rootSupervisor.ts"
-import { type Facade, SupervisorBlueprint, SupervisorChild } from "./internal/supervisorChild.ts"
+import { startListed } from "./internal/rootSupervisor.ts"
+import { type Facade, SupervisorBlueprint } from "./internal/supervisorChild.ts"
 import { observe } from "./internal/supervisorRef.ts"
 import { SupervisorError } from "./SupervisorError.ts"
 import type { Supervising } from "./SupervisorRef.ts"
@@ -171,10 +171,7 @@ export const start = Effect.fn("PartitionSupervisor.start")(function* <Ref, R>(
   options: PartitionSupervisorOptions<Ref, R> & { readonly name?: string | undefined }
 ): Effect.fn.Return<PartitionSupervisorRef<Ref>, SupervisorError, R | Scope.Scope> {
   const name = options.name ?? "supervisor"
-  const [settings, problem] = supervisorSettingsOf({ restart: "temporary" })
-  const plan = partitionPlanOf(name, options)
-  const blueprint = new SupervisorBlueprint(name, settings, problem, plan, facade)
-  const supervisor = yield* startRoot((context, system) => new SupervisorChild(undefined, blueprint, context, system))
+  const supervisor = yield* startListed(name, partitionPlanOf(name, options), facade)
   return supervisor.ref as PartitionSupervisorRef<Ref> // the facade's, over the specs of that type
 })
 
@@ -188,10 +185,8 @@ export const childSpec = <const Id extends string, Ref, R>(
   id: Id,
   options: PartitionSupervisorOptions<Ref, R> & ChildOptions
 ): ChildSpec<Id, PartitionSupervisorRef<Ref>, R> => {
-  const [settings, problem] = supervisorSettingsOf(options)
-  const plan = partitionPlanOf(id, options)
-  const found = idProblem(id) ?? problem
-  return specOf(id, new SupervisorBlueprint(id, withoutOwnBackoff(settings), found, plan, facade))
+  const [settings, problem] = ownSettingsOf(id, options)
+  return specOf(id, new SupervisorBlueprint(id, settings, problem, partitionPlanOf(id, options), facade))
 }
 
 /**

@@ -155,10 +155,9 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { type Any, type Refs, type Requirements } from "./ChildSpec.ts"
-import { supervisorSettingsOf } from "./internal/settings.ts"
 import { type SupervisorOptions, planOf } from "./internal/plan.ts"
-import { startRoot } from "./internal/rootSupervisor.ts"
-import { SupervisorBlueprint, SupervisorChild, plain } from "./internal/supervisorChild.ts"
+import { startListed } from "./internal/rootSupervisor.ts"
+import { plain } from "./internal/supervisorChild.ts"
 import type { SupervisorError } from "./SupervisorError.ts"
 import type { SupervisorRef } from "./SupervisorRef.ts"
 
@@ -200,9 +199,7 @@ export const start = Effect.fn("Supervisor.start")(function* <const Children ext
   options: RootOptions<Children>
 ): Effect.fn.Return<SupervisorRef<Refs<Children>>, SupervisorError, Requirements<Children> | Scope.Scope> {
   const name = options.name ?? "supervisor"
-  const [settings, problem] = supervisorSettingsOf({ restart: "temporary" })
-  const blueprint = new SupervisorBlueprint(name, settings, problem, planOf(name, options), plain)
-  const supervisor = yield* startRoot((context, system) => new SupervisorChild(undefined, blueprint, context, system))
+  const supervisor = yield* startListed(name, planOf(name, options), plain)
   // the refs were made from the same list of specs that the type is computed from
   return supervisor.ref as SupervisorRef<Refs<Children>>
 })

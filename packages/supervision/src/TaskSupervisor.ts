@@ -109,21 +109,15 @@ import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { CallError, CallTimeout, TargetExit } from "./CallError.ts"
 import { type ChildOptions, type ChildSpec, type EffectOptions, effectBlueprint, specOf } from "./ChildSpec.ts"
-import { idProblem, supervisorSettingsOf, withoutOwnBackoff } from "./internal/settings.ts"
+import { ownSettingsOf } from "./internal/settings.ts"
 import type { DynamicSupervisorOptions } from "./DynamicSupervisor.ts"
 import type { EffectRef } from "./EffectRef.ts"
 import * as ExitReason from "./ExitReason.ts"
 import { callersOf } from "./internal/callers.ts"
-import {
-  DynamicBlueprint,
-  DynamicChild,
-  type DynamicFacade,
-  StartChild,
-  dynamicPlanOf
-} from "./internal/dynamicChild.ts"
+import { DynamicBlueprint, type DynamicFacade, StartChild, dynamicPlanOf } from "./internal/dynamicChild.ts"
 import { CurrentPlace } from "./internal/place.ts"
 import { isPresent, relationsOf } from "./internal/relations.ts"
-import { startRoot } from "./internal/rootSupervisor.ts"
+import { startDynamic } from "./internal/rootSupervisor.ts"
 import { observe } from "./internal/supervisorRef.ts"
 import { detached } from "./internal/system.ts"
 import { type Target, childOf } from "./internal/target.ts"
@@ -379,9 +373,7 @@ export const start = Effect.fn("TaskSupervisor.start")(function* (
   options: DynamicSupervisorOptions & { readonly name?: string | undefined } = {}
 ): Effect.fn.Return<TaskSupervisorRef, SupervisorError, Scope.Scope> {
   const name = options.name ?? "supervisor"
-  const [settings, problem] = supervisorSettingsOf({ restart: "temporary" })
-  const blueprint = new DynamicBlueprint(name, settings, problem, dynamicPlanOf(name, options), facade)
-  const supervisor = yield* startRoot((context, system) => new DynamicChild(undefined, blueprint, context, system))
+  const supervisor = yield* startDynamic(name, dynamicPlanOf(name, options), facade)
   return supervisor.ref as TaskSupervisorRef // the facade's
 })
 
@@ -395,9 +387,8 @@ export const childSpec = <const Id extends string>(
   id: Id,
   options: DynamicSupervisorOptions & ChildOptions = {}
 ): ChildSpec<Id, TaskSupervisorRef, never> => {
-  const [settings, problem] = supervisorSettingsOf(options)
-  const found = idProblem(id) ?? problem
-  return specOf(id, new DynamicBlueprint(id, withoutOwnBackoff(settings), found, dynamicPlanOf(id, options), facade))
+  const [settings, problem] = ownSettingsOf(id, options)
+  return specOf(id, new DynamicBlueprint(id, settings, problem, dynamicPlanOf(id, options), facade))
 }
 
 /**

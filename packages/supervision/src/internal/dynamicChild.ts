@@ -5,8 +5,8 @@ import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as ExitReason from "../ExitReason.ts"
 import { Ignored, MaxChildren, NotFound, StartFailed, SupervisorError } from "../SupervisorError.ts"
-import { Blueprint, type Child, type Owner, type Problem, type Report, type Settings, ignored } from "./child.ts"
-import { type Answer, Overseer } from "./overseer.ts"
+import { Blueprint, type Child, type Owner, type Report, type Settings, ignored } from "./child.ts"
+import { type Answer, Overseer, OverseerBlueprint } from "./overseer.ts"
 import {
   type CommonOptions,
   type Plan,
@@ -49,30 +49,7 @@ export const dynamicPlanOf = (
   return { ...common, strategy: "one_for_one", children: [], maxChildren }
 }
 
-export class DynamicBlueprint extends Blueprint {
-  get kind(): "supervisor" {
-    return "supervisor"
-  }
-
-  readonly plan: DynamicPlan | SupervisorError
-  readonly facade: DynamicFacade
-
-  constructor(
-    id: string,
-    settings: Settings,
-    problem: Problem | undefined,
-    plan: DynamicPlan | SupervisorError,
-    facade: DynamicFacade
-  ) {
-    super(id, settings, problem)
-    this.plan = plan
-    this.facade = facade
-  }
-
-  override get flaw(): SupervisorError | undefined {
-    return this.plan instanceof SupervisorError ? this.plan : undefined
-  }
-
+export class DynamicBlueprint extends OverseerBlueprint<DynamicPlan, DynamicFacade> {
   override with(settings: Settings, id = this.id): Blueprint {
     return new DynamicBlueprint(id, settings, this.problem, this.plan, this.facade)
   }

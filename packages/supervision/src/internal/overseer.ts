@@ -11,7 +11,7 @@ import {
   type SupervisorErrorReason,
   SupervisorStopped
 } from "../SupervisorError.ts"
-import { type Blueprint, Child, type Owner, type Report, ignored } from "./child.ts"
+import { Blueprint, Child, type Owner, type Problem, type Report, type Settings, ignored } from "./child.ts"
 import { Children, type Site } from "./children.ts"
 import type { Emitted } from "./eventHub.ts"
 import type { Plan } from "./plan.ts"
@@ -22,6 +22,26 @@ import { type Branch, spentOf } from "./snapshot.ts"
 import type { System } from "./system.ts"
 
 export type Answer = Exit.Exit<unknown, SupervisorError>
+
+/** The spec of a supervisor: its checked options, and how its ref looks to those who have it. */
+export abstract class OverseerBlueprint<P extends Plan, Facade> extends Blueprint {
+  readonly plan: P | SupervisorError
+  readonly facade: Facade
+
+  constructor(id: string, settings: Settings, problem: Problem | undefined, plan: P | SupervisorError, facade: Facade) {
+    super(id, settings, problem)
+    this.plan = plan
+    this.facade = facade
+  }
+
+  get kind(): "supervisor" {
+    return "supervisor"
+  }
+
+  override get flaw(): SupervisorError | undefined {
+    return this.plan instanceof SupervisorError ? this.plan : undefined
+  }
+}
 
 /** What all supervisors have in common: a life from start to the end of the last child, and the reason of that end. */
 export abstract class Overseer extends Child implements Site {

@@ -62,7 +62,7 @@ export interface SupervisorOptions<Children> extends CommonOptions {
 export const invalid = (supervisor: string, { field, problem }: Problem): SupervisorError =>
   new SupervisorError({ reason: new InvalidRequest({ supervisor: String(supervisor), field, problem }) })
 
-const quote = (value: unknown): string => {
+export const quote = (value: unknown): string => {
   try {
     return typeof value === "string" ? `"${value}"` : (JSON.stringify(value) ?? String(value))
   } catch {

@@ -5,17 +5,19 @@ import type * as Context from "effect/Context"
 import * as ExitReason from "../ExitReason.ts"
 import { Ignored, SupervisorError } from "../SupervisorError.ts"
 import { ignored } from "./child.ts"
+import { DynamicBlueprint, DynamicChild, type DynamicFacade, type DynamicPlan } from "./dynamicChild.ts"
 import type { Overseer } from "./overseer.ts"
-import { invalid } from "./plan.ts"
+import { type Plan, invalid } from "./plan.ts"
 import type { AnyExit, Open } from "./process.ts"
-import { idProblem } from "./settings.ts"
+import { idProblem, supervisorSettingsOf } from "./settings.ts"
+import { type Facade, SupervisorBlueprint, SupervisorChild } from "./supervisorChild.ts"
 import { System, detached } from "./system.ts"
 
 const awaitOpen = (open: Open): Effect.Effect<AnyExit> =>
   Effect.callback((resume) => Effect.sync(open.addObserver((exit) => resume(Effect.succeed(exit)))))
 
 /** Starts a supervisor without a supervisor: it belongs to the surrounding scope and stops with it. */
-export const startRoot = <S extends Overseer>(
+const startRoot = <S extends Overseer>(
   make: (context: Context.Context<never>, system: System) => S
 ): Effect.Effect<S, SupervisorError, Scope.Scope> =>
   Effect.flatMap(Effect.context<never>(), (context) =>
@@ -50,3 +52,26 @@ export const startRoot = <S extends Overseer>(
       })
     )
   )
+
+// nobody restarts a root, and it stops when it is told to
+const [rootSettings] = supervisorSettingsOf({ restart: "temporary" })
+
+/** Starts a supervisor with a list of children. */
+export const startListed = (
+  name: string,
+  plan: Plan | SupervisorError,
+  facade: Facade
+): Effect.Effect<SupervisorChild, SupervisorError, Scope.Scope> => {
+  const blueprint = new SupervisorBlueprint(name, rootSettings, undefined, plan, facade)
+  return startRoot((context, system) => new SupervisorChild(undefined, blueprint, context, system))
+}
+
+/** Starts a supervisor whose children are added while it runs. */
+export const startDynamic = (
+  name: string,
+  plan: DynamicPlan | SupervisorError,
+  facade: DynamicFacade
+): Effect.Effect<DynamicChild, SupervisorError, Scope.Scope> => {
+  const blueprint = new DynamicBlueprint(name, rootSettings, undefined, plan, facade)
+  return startRoot((context, system) => new DynamicChild(undefined, blueprint, context, system))
+}

@@ -6,7 +6,7 @@ import * as RestartIntensity from "../RestartIntensity.ts"
 import type { Problem, Restart, Settings, Stuck } from "./child.ts"
 import { type Definition, sameActor } from "./definition.ts"
 import type { Registration } from "./names.ts"
-import { oneOf } from "./plan.ts"
+import { oneOf, quote } from "./plan.ts"
 
 /**
  * @category options
@@ -132,7 +132,7 @@ export const supervisorSettingsOf = (options: ChildOptions): readonly [Settings,
 export const idProblem = (id: unknown): Problem | undefined =>
   typeof id === "string" && id !== "" && !id.includes("/")
     ? undefined
-    : { field: "id", problem: `it is ${JSON.stringify(id)}; give a name without "/"` }
+    : { field: "id", problem: `it is ${quote(id)}; give a name without "/"` }
 
 export const nameProblem = ({ names }: Settings, definition: Definition | undefined): Problem | undefined => {
   const index = names.findIndex((name) => !sameActor(name.definition, definition))
@@ -140,5 +140,8 @@ export const nameProblem = ({ names }: Settings, definition: Definition | undefi
   return { field: `names[${index}]`, problem: "it is of a registry for other actors" }
 }
 
-// the backoff among a supervisor's options is for its children
-export const withoutOwnBackoff = (settings: Settings): Settings => ({ ...settings, backoff: undefined })
+/** The settings of a supervisor that is a child. The backoff among its options is for its own children. */
+export const ownSettingsOf = (id: unknown, options: ChildOptions): readonly [Settings, Problem | undefined] => {
+  const [settings, problem] = supervisorSettingsOf(options)
+  return [{ ...settings, backoff: undefined }, idProblem(id) ?? problem]
+}

@@ -6,12 +6,12 @@ import * as ExitReason from "../ExitReason.ts"
 import type { SupervisorError } from "../SupervisorError.ts"
 import { ActorBlueprint } from "./actorChild.ts"
 import type { Definition } from "./definition.ts"
-import { DynamicBlueprint, DynamicChild, StartChild, dynamicPlanOf } from "./dynamicChild.ts"
+import { StartChild, dynamicPlanOf } from "./dynamicChild.ts"
 import type { Registration } from "./names.ts"
 import { invalid } from "./plan.ts"
 import { relationsOf } from "./relations.ts"
-import { startRoot } from "./rootSupervisor.ts"
-import { idProblem, nameProblem, supervisorSettingsOf, workerSettingsOf } from "./settings.ts"
+import { startDynamic } from "./rootSupervisor.ts"
+import { idProblem, nameProblem, workerSettingsOf } from "./settings.ts"
 import { detached } from "./system.ts"
 import { type Target, childOf } from "./target.ts"
 
@@ -32,9 +32,7 @@ export const startAlone = (
     const [settings, problem] = workerSettingsOf({ ...options, restart: "temporary" })
     const found = idProblem(id) ?? problem ?? nameProblem(settings, definition)
     if (found !== undefined) return yield* invalid(String(id), found)
-    const [rootSettings] = supervisorSettingsOf({ restart: "temporary" })
-    const root = new DynamicBlueprint("actor", rootSettings, undefined, dynamicPlanOf(id, {}), () => undefined)
-    const supervisor = yield* startRoot((context, system) => new DynamicChild(undefined, root, context, system))
+    const supervisor = yield* startDynamic("actor", dynamicPlanOf(id, {}), () => undefined)
     const context = detached(yield* Effect.context<never>())
     const blueprint = new ActorBlueprint(id, settings, undefined, definition, arg)
     return (yield* new StartChild(supervisor, { blueprint }, context)) as Target // the ref of an actor

@@ -4,8 +4,8 @@ import * as Exit from "effect/Exit"
 import * as ExitReason from "../ExitReason.ts"
 import { StartFailed, SupervisorError } from "../SupervisorError.ts"
 import { Administration } from "./administration.ts"
-import { Blueprint, type Child, type Owner, type Problem, type Report, type Settings, ignored } from "./child.ts"
-import { type Answer, Overseer } from "./overseer.ts"
+import { Blueprint, type Child, type Owner, type Report, type Settings, ignored } from "./child.ts"
+import { type Answer, Overseer, OverseerBlueprint } from "./overseer.ts"
 import type { Plan } from "./plan.ts"
 import { type AnyExit, type Open, type Steps, turn } from "./process.ts"
 import { Restarts, type Roster, type Verdict, isSteps, steps } from "./restarts.ts"
@@ -15,30 +15,7 @@ import type { System } from "./system.ts"
 /** How the ref of a supervisor looks to those who have it. */
 export type Facade = (supervisor: SupervisorChild) => unknown
 
-export class SupervisorBlueprint extends Blueprint {
-  get kind(): "supervisor" {
-    return "supervisor"
-  }
-
-  readonly plan: Plan | SupervisorError
-  readonly facade: Facade
-
-  constructor(
-    id: string,
-    settings: Settings,
-    problem: Problem | undefined,
-    plan: Plan | SupervisorError,
-    facade: Facade
-  ) {
-    super(id, settings, problem)
-    this.plan = plan
-    this.facade = facade
-  }
-
-  override get flaw(): SupervisorError | undefined {
-    return this.plan instanceof SupervisorError ? this.plan : undefined
-  }
-
+export class SupervisorBlueprint extends OverseerBlueprint<Plan, Facade> {
   override with(settings: Settings, id = this.id): Blueprint {
     return new SupervisorBlueprint(id, settings, this.problem, this.plan, this.facade)
   }

@@ -11,6 +11,7 @@ import { BadResponse, BillingPaused, TinkerError } from "../TinkerError.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Header from "../wire/Headers.ts"
 import * as Json from "../wire/Json.ts"
+import * as ByteBudget from "./byteBudget.ts"
 import * as Credential from "./credential.ts"
 import type * as Http from "./http.ts"
 import type { Reply, Request, RequestOptions } from "./request.ts"
@@ -29,6 +30,10 @@ export interface Outgoing {
   readonly headers?: Record<string, string> | undefined
   readonly timeoutMillis?: number | undefined
   readonly retries?: "default" | "none" | undefined
+  /** How often it may be sent again. Default: up to the deadline. */
+  readonly maxRetries?: number | undefined
+  /** Default: the transport's. */
+  readonly deadlineMillis?: number | undefined
   /** A more telling error for a refusal. `repeated`: an earlier copy of the same request may have been applied. */
   readonly explain?: ((reply: Reply, detail: string, repeated: boolean) => TinkerError | undefined) | undefined
 }
@@ -42,6 +47,10 @@ export interface Transport {
   /** The service's limits and switches, fetched before anything else is sent. */
   readonly boot: Effect.Effect<ClientConfig, TinkerError>
   readonly deadlineMillis: number
+  /** Results on their way; as large as the service has it, from the boot on. */
+  readonly responses: () => ByteBudget.ByteBudget
+  /** Batches on their way; likewise. */
+  readonly batches: () => ByteBudget.ByteBudget
   /** When the service last answered anything with a status below 500; 0 before that. */
   readonly answeredAt: () => number
 }
@@ -111,6 +120,9 @@ export const make = (options: {
   const { apiKey, deadlineMillis, http } = options
   let answeredAt = 0
   let config: ClientConfig | undefined
+  // Nothing is counted before the boot.
+  let responses = ByteBudget.make(0)
+  let batches = ByteBudget.make(0)
 
   const sendWith = (credential: Effect.Effect<string, TinkerError>) =>
     Effect.fnUntraced(function* (outgoing: Outgoing) {
@@ -134,6 +146,8 @@ export const make = (options: {
     Effect.fnUntraced(function* (outgoing: Outgoing): Effect.fn.Return<Reply, TinkerError> {
       const { operation } = outgoing
       const timeoutMillis = outgoing.timeoutMillis ?? defaultTimeoutMillis
+      const deadlineMillis = outgoing.deadlineMillis ?? options.deadlineMillis
+      const maxRetries = outgoing.retries === "none" ? 0 : (outgoing.maxRetries ?? Number.POSITIVE_INFINITY)
       const began = yield* Clock.currentTimeMillis
       let tries = 0
       let billing = 0
@@ -172,7 +186,7 @@ export const make = (options: {
           repeated = true
         }
         const left = deadlineMillis - (now - began - billing)
-        if (outgoing.retries === "none" || left <= 0) return yield* error
+        if (tries >= maxRetries || left <= 0) return yield* error
         const delay = hint ?? (yield* backoff(tries, 500, 10_000))
         tries++
         yield* Metric.update(retries, 1)
@@ -208,6 +222,8 @@ export const make = (options: {
               timeoutMillis: 10_000
             }).pipe(Effect.catch((error) => Effect.logDebug(`Defaults stand in for ${error.message}`)))
             config = fetched
+            responses = ByteBudget.make(fetched.inflight_response_bytes_semaphore_size)
+            batches = ByteBudget.make(fetched.fwdbwd_dispatch_bytes_semaphore_size)
             return fetched
           })
         )
@@ -229,5 +245,14 @@ export const make = (options: {
       return yield* reader(operation, decode)(reply)
     })
 
-  return { send, exchange, request, boot, deadlineMillis, answeredAt: () => answeredAt }
+  return {
+    send,
+    exchange,
+    request,
+    boot,
+    deadlineMillis,
+    responses: () => responses,
+    batches: () => batches,
+    answeredAt: () => answeredAt
+  }
 }

@@ -44,6 +44,12 @@ export const ClientConfig = Schema.Struct({
   fwdbwd_max_chunk_len: orElse(Schema.Int.check(Schema.isGreaterThan(0)), 1024),
   fwdbwd_max_chunk_bytes_count: orElse(Schema.Int.check(Schema.isGreaterThan(0)), 5_000_000),
   billing_exception_max_pause_duration_sec: orElse(Schema.Finite, 3600),
+  /** Bytes of forward_backward bodies that may be on their way at once. */
+  fwdbwd_dispatch_bytes_semaphore_size: orElse(Count, 50_000_000),
+  /** Bytes of large results that may be on their way at once. */
+  inflight_response_bytes_semaphore_size: orElse(Count, 52_428_800),
+  /** Bytes of prompts, by estimate, that may be on their way at once. */
+  sample_dispatch_bytes_semaphore_size: orElse(Count, 10_485_760),
   create_model_via_load_weights: orElse(Schema.Boolean, false)
 })
 

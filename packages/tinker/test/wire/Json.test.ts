@@ -56,6 +56,9 @@ describe("Json", () => {
         fwdbwd_max_chunk_len: 256,
         fwdbwd_max_chunk_bytes_count: 5_000_000,
         billing_exception_max_pause_duration_sec: 3600,
+        fwdbwd_dispatch_bytes_semaphore_size: 50_000_000,
+        inflight_response_bytes_semaphore_size: 52_428_800,
+        sample_dispatch_bytes_semaphore_size: 10_485_760,
         create_model_via_load_weights: false
       })
       assert.deepStrictEqual(yield* Schema.decodeUnknownEffect(Json.AdamParams)({}), {

@@ -1,0 +1,14 @@
+/** How one call may differ from the settings of its client. Every call takes them last, and all of them may be left out. */
+import type * as Duration from "effect/Duration"
+
+export interface CallOptions {
+  /**
+   * How long the call may take, repetitions and pauses between them included; of an operation whose result comes later, how long
+   * until it is accepted. Default: the client's, 5 minutes.
+   */
+  readonly deadline?: Duration.Input | undefined
+  /** How often the request may be sent again for want of a good answer; 0 is one try. Default: up to the deadline. */
+  readonly retries?: number | undefined
+  /** Sent along with the client's own headers, which cannot be replaced. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+}

@@ -21,14 +21,26 @@ export const forwardBackward = endpoint("POST", "forward_backward")
 export const optimStep = endpoint("POST", "optim_step")
 export const saveWeights = endpoint("POST", "save_weights")
 export const loadWeights = endpoint("POST", "load_weights")
+export const saveWeightsForSampler = endpoint("POST", "save_weights_for_sampler")
+export const createSamplingSession = endpoint("POST", "create_sampling_session")
+export const asample = endpoint("POST", "asample")
 export const weightsInfo = endpoint("POST", "weights_info")
 export const retrieveFuture = endpoint("POST", "retrieve_future")
 export const trainingRuns = endpoint("GET", "training_runs")
 export const checkpoints = endpoint("GET", "checkpoints")
 export const sessions = endpoint("GET", "sessions")
+export const telemetry = endpoint("POST", "telemetry")
+export const billingUsage = endpoint("GET", "billing/usage/events")
+export const audit = endpoint("GET", "audit")
+/** After 0.25. Only where the service's configuration, or the caller, asks for them. */
+export const retrieveFutures = endpoint("POST", "retrieve_futures")
+export const cancelFuture = endpoint("POST", "cancel_future")
 
 /** Ids go into paths as they are, without percent-encoding, as the official client sends them. */
 export const session = (id: string) => endpoint("GET", `sessions/${id}`)
+export const sessionProject = (id: string) => endpoint("PUT", `sessions/${id}/project`)
+export const sessionTrace = (id: string) => endpoint("GET", `sessions/${id}/trace_export`)
+export const sampler = (id: string) => endpoint("GET", `samplers/${id}`)
 export const trainingRun = (id: string) => endpoint("GET", `training_runs/${id}`)
 export const runCheckpoints = (id: string) => endpoint("GET", `training_runs/${id}/checkpoints`)
 /** `checkpointId` is the two-part form, `weights/<name>`. */
@@ -36,3 +48,9 @@ export const deleteCheckpoint = (id: string, checkpointId: string) =>
   endpoint("DELETE", `training_runs/${id}/checkpoints/${checkpointId}`)
 export const checkpointTtl = (id: string, checkpointId: string) =>
   endpoint("PUT", `training_runs/${id}/checkpoints/${checkpointId}/ttl`)
+export const checkpointArchive = (id: string, checkpointId: string) =>
+  endpoint("GET", `training_runs/${id}/checkpoints/${checkpointId}/archive`)
+export const publishCheckpoint = (id: string, checkpointId: string) =>
+  endpoint("POST", `training_runs/${id}/checkpoints/${checkpointId}/publish`)
+export const unpublishCheckpoint = (id: string, checkpointId: string) =>
+  endpoint("DELETE", `training_runs/${id}/checkpoints/${checkpointId}/publish`)

@@ -1,5 +1,5 @@
 /**
- * The binary bodies of the API: forward_backward requests, and the results of forward, forward_backward and sampling. Packed
+ * The binary bodies of training: forward_backward requests, and the results of forward and forward_backward. Packed
  * arrays are little-endian. Reading is total: bytes that do not follow the contract fail with `WireError` and never throw.
  * Writing throws an `Error` for values that the wire cannot hold (half a token, a shape that does not fit) instead of bending
  * them: the caller decides whose mistake that is.
@@ -30,25 +30,8 @@ export interface ForwardBackwardOutput {
   readonly metrics: Readonly<Record<string, number>>
 }
 
-export interface SampledSequence {
-  readonly stopReason: "stop" | "length"
-  readonly tokens: ReadonlyArray<number>
-  readonly logprobs: ReadonlyArray<number> | null
-}
-
-export interface SampleResponse {
-  readonly sequences: ReadonlyArray<SampledSequence>
-  /** One entry per prompt token; `null` where none was computed. */
-  readonly promptLogprobs: ReadonlyArray<number | null> | null
-  /** For each prompt position the best tokens with their logprobs; `null` where none were computed. */
-  readonly topkPromptLogprobs: ReadonlyArray<ReadonlyArray<readonly [token: number, logprob: number]> | null> | null
-  readonly promptCacheHitTokens: number
-}
-
 const DType = { float32: 1, int64: 2, int32: 3, bfloat16: 4 } as const
 const itemBytes: Record<number, number> = { 1: 4, 2: 8, 3: 4, 4: 2 }
-const StopReason = ["stop", "length"] as const
-const maskedLogprob = -99999
 
 /** Most datums without any output that a result may count: nothing else in the message backs such a number. */
 const maxStripped = 1_000_000
@@ -339,92 +322,3 @@ export const decodeForwardBackwardOutput = (bytes: Uint8Array): Effect.Effect<Fo
       metrics: output.metrics
     }
   })
-
-export const encodeSampleResponse = (response: SampleResponse): Uint8Array => {
-  const topk = response.topkPromptLogprobs
-  // At least one cell a row, so that rows without any keep their place.
-  const k = (topk ?? []).reduce((most, row) => Math.max(most, row?.length ?? 0), 1)
-  return toBinary(
-    Pb.SampleResponseSchema,
-    create(Pb.SampleResponseSchema, {
-      sequences: response.sequences.map((sequence) =>
-        create(Pb.SampledSequenceSchema, {
-          stopReason: StopReason.indexOf(sequence.stopReason),
-          tokens: i32Bytes(sequence.tokens, "a sequence"),
-          ...(sequence.logprobs === null ? {} : { logprobs: f32Bytes(sequence.logprobs) })
-        })
-      ),
-      ...(response.promptLogprobs === null
-        ? {}
-        : { promptLogprobs: f32Bytes(response.promptLogprobs.map((value) => value ?? Number.NaN)) }),
-      ...(topk === null
-        ? {}
-        : {
-            topkPromptLogprobs: create(Pb.TopkPromptLogprobsSchema, {
-              tokenIds: i32Bytes(
-                topk.flatMap((row) => padded(row, k, (cell) => cell?.[0] ?? 0)),
-                "top-k"
-              ),
-              logprobs: f32Bytes(topk.flatMap((row) => padded(row, k, (cell) => cell?.[1] ?? maskedLogprob))),
-              k,
-              promptLength: topk.length
-            })
-          }),
-      promptCacheHitTokens: response.promptCacheHitTokens
-    })
-  )
-}
-
-const padded = (
-  row: ReadonlyArray<readonly [number, number]> | null,
-  k: number,
-  pick: (cell: readonly [number, number] | undefined) => number
-): ReadonlyArray<number> => Array.from({ length: k }, (_, i) => pick(row?.[i]))
-
-export const decodeSampleResponse = (bytes: Uint8Array): Effect.Effect<SampleResponse, WireError> =>
-  decoding("a sampling result", () => {
-    const response = fromBinary(Pb.SampleResponseSchema, bytes)
-    const prompt = response.promptLogprobs
-    const topk = response.topkPromptLogprobs
-    return {
-      sequences: response.sequences.map((sequence): SampledSequence => {
-        const stopReason = StopReason[sequence.stopReason]
-        if (stopReason === undefined) throw new Malformed(`a sequence has the stop reason ${sequence.stopReason}`)
-        const tokens = [...readI32(sequence.tokens, "a sequence's tokens")]
-        const { logprobs: packed } = sequence
-        const logprobs =
-          packed === undefined || packed.byteLength === 0 ? null : [...readF32(packed, "a sequence's logprobs")]
-        if (logprobs !== null && logprobs.length !== tokens.length) {
-          throw new Malformed(`a sequence has ${tokens.length} tokens and ${logprobs.length} logprobs`)
-        }
-        return { stopReason, tokens, logprobs }
-      }),
-      promptLogprobs:
-        prompt === undefined || prompt.byteLength === 0
-          ? null
-          : [...readF32(prompt, "the prompt's logprobs")].map((value) => (Number.isNaN(value) ? null : value)),
-      topkPromptLogprobs: topk === undefined || topk.k === 0 || topk.promptLength === 0 ? null : fromTopk(topk),
-      promptCacheHitTokens: response.promptCacheHitTokens
-    }
-  })
-
-const fromTopk = (topk: Pb.TopkPromptLogprobs) => {
-  const ids = readI32(topk.tokenIds, "top-k tokens")
-  const logprobs = readF32(topk.logprobs, "top-k logprobs")
-  const cells = topk.k * topk.promptLength
-  if (ids.length !== cells || logprobs.length !== cells) {
-    throw new Malformed(`top-k has ${ids.length} tokens and ${logprobs.length} logprobs for ${cells} cells`)
-  }
-  const masked = (cell: number) => ids[cell] === 0 && logprobs[cell] === maskedLogprob
-  return Array.from({ length: topk.promptLength }, (_, row) => {
-    const start = row * topk.k
-    if (masked(start)) return null
-    let end = start + topk.k
-    while (masked(end - 1)) end--
-    // The cells were counted above.
-    return Array.from(
-      { length: end - start },
-      (_, i) => [ids[start + i] as number, logprobs[start + i] as number] as const
-    )
-  })
-}

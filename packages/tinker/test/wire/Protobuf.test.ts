@@ -15,8 +15,6 @@ const plain = (tensor: Tensor.TensorData) => ({ ...tensor, data: Array.from(tens
 const request =
   "0a09733a747261696e3a3010031a380a0c0a0a0a08070000000800000012280a0d7461726765745f746f6b656e7312170a10080000000000000009000000000000001802220102220370706f2a1d0a12636c69705f6c6f775f7468726573686f6c6411000000000000e03f3001"
 const sparse = "122a0a040000c03f12180000000000000000000000000000000001000000000000001a080200000000000000180122020203"
-const sample =
-  "0a160801120805000000060000001a08000000bf000080bf12080000c07f000080be1a280a1000000000000000000b0000000c0000001210804fc3c7804fc3c7000080be000000c0180220022001"
 const output =
   "0a17706b672e6d6f643a546f7263684c6f737352657475726e124b0a0f546f7263684c6f737352657475726e12360a086c6f6770726f6273122a0a0c000080bf000000c0000040c01218000000000000000008000000000000000c00000000000000180118021a130a086c6f73733a73756d110000000000000440"
 
@@ -43,15 +41,6 @@ const AnyDatum = Schema.Struct({
   whole: int(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)
 })
 const Metrics = Schema.Record(Schema.String, Schema.Number)
-const AnySample = Schema.Struct({
-  sequences: Schema.Array(
-    Schema.Struct({ stop: Schema.Boolean, values: Schema.Boolean, tokens: Schema.Array(int(1, 9)) })
-  ),
-  prompt: Schema.Array(Schema.NullOr(int(-9, -1))),
-  topk: Schema.Array(Schema.Array(int(1, 9))),
-  hits: int(0, 99)
-})
-
 const toChunk = ({ expected, kind, tokens }: (typeof AnyDatum.Type)["chunks"][number]): Datum.Chunk => {
   const raw = Uint8Array.from(tokens)
   if (kind === 0) return { type: "dmel", dmel: raw }
@@ -155,25 +144,6 @@ describe("Protobuf", () => {
     assert.include(hex(body), sparse)
   })
 
-  it.effect("reads and writes a sampling result", () =>
-    Effect.gen(function* () {
-      const read = yield* Protobuf.decodeSampleResponse(bytes(sample))
-      assert.deepStrictEqual(read, {
-        sequences: [{ stopReason: "length", tokens: [5, 6], logprobs: [-0.5, -1] }],
-        promptLogprobs: [null, -0.25],
-        topkPromptLogprobs: [
-          null,
-          [
-            [11, -0.25],
-            [12, -2]
-          ]
-        ],
-        promptCacheHitTokens: 1
-      })
-      assert.strictEqual(hex(Protobuf.encodeSampleResponse(read)), sample)
-    })
-  )
-
   it.effect("reads a forward_backward result", () =>
     Effect.gen(function* () {
       const read = yield* Protobuf.decodeForwardBackwardOutput(bytes(output))
@@ -208,8 +178,7 @@ describe("Protobuf", () => {
     Effect.gen(function* () {
       for (const [whole, decode] of [
         [request, Protobuf.decodeForwardBackwardRequest],
-        [output, Protobuf.decodeForwardBackwardOutput],
-        [sample, Protobuf.decodeSampleResponse]
+        [output, Protobuf.decodeForwardBackwardOutput]
       ] as const) {
         let refused = 0
         for (let end = 0; end < whole.length / 2; end++) {
@@ -394,14 +363,10 @@ describe("Protobuf", () => {
         return Math.floor((state / 2 ** 32) * below)
       }
       for (let round = 0; round < 3000; round++) {
-        const damaged = bytes([request, output, sample, ""][round % 4] ?? "")
-        const bad = round % 4 === 3 ? Uint8Array.from({ length: random(60) }, () => random(256)) : damaged
+        const damaged = bytes([request, output][round % 3] ?? "")
+        const bad = round % 3 === 2 ? Uint8Array.from({ length: random(60) }, () => random(256)) : damaged
         for (let hits = random(4) + 1; hits > 0 && bad.length > 0; hits--) bad[random(bad.length)] = random(256)
-        for (const decode of [
-          Protobuf.decodeForwardBackwardRequest,
-          Protobuf.decodeForwardBackwardOutput,
-          Protobuf.decodeSampleResponse
-        ]) {
+        for (const decode of [Protobuf.decodeForwardBackwardRequest, Protobuf.decodeForwardBackwardOutput]) {
           const exit = yield* Effect.exit(decode(bad) as Effect.Effect<unknown, WireError>)
           if (exit._tag === "Failure") {
             assert.isTrue(
@@ -442,26 +407,6 @@ describe("Protobuf", () => {
       )
       assert.deepStrictEqual(read.metrics, metrics)
       assert.deepStrictEqual(read.lossFnOutputs.map(plainTensors), lossFnOutputs.map(plainTensors))
-    })
-  )
-
-  it.effect.prop("reads back any sampling result", [AnySample], ([any]) =>
-    Effect.gen(function* () {
-      // Nothing and an empty list are the same bytes.
-      const orNull = <A>(list: ReadonlyArray<A>) => (list.length === 0 ? null : list)
-      const response: Protobuf.SampleResponse = {
-        sequences: any.sequences.map(({ stop, tokens, values }) => ({
-          stopReason: stop ? "stop" : "length",
-          tokens,
-          logprobs: values ? orNull(tokens.map((token) => -token / 4)) : null
-        })),
-        promptLogprobs: orNull(any.prompt),
-        topkPromptLogprobs: orNull(
-          any.topk.map((row) => orNull(row.map((token): readonly [number, number] => [token, -token / 2])))
-        ),
-        promptCacheHitTokens: any.hits
-      }
-      assert.deepStrictEqual(yield* Protobuf.decodeSampleResponse(Protobuf.encodeSampleResponse(response)), response)
     })
   )
 })

@@ -351,7 +351,10 @@ export class ActorChild extends Addressee {
         return handled
       }
       const message = this.next(incarnation)
-      if (message === undefined) break
+      if (message === undefined) {
+        this.activity = "idle"
+        return handled
+      }
       handled++
       if (!this.handle(incarnation, message)) return handled
     }
@@ -395,15 +398,20 @@ export class ActorChild extends Addressee {
       if (this.incarnation !== incarnation) return false
       return this.settle(incarnation, message, Exit.die(error))
     }
-    if (!Effect.isEffect(out)) {
-      if (this.incarnation !== incarnation) return false
+    // most handlers only change the state, or pass something on
+    if (out === undefined && !operation.reply) {
       this.current = undefined
-      return !operation.reply || this.answer(incarnation, message, out)
+      return this.incarnation === incarnation
     }
     if (sent(out)) {
       this.current = undefined
       if (operation.reply) this.reply(message, Exit.void)
       return this.incarnation === incarnation
+    }
+    if (!Effect.isEffect(out)) {
+      if (this.incarnation !== incarnation) return false
+      this.current = undefined
+      return !operation.reply || this.answer(incarnation, message, out)
     }
     const exit = Exit.isExit(out) ? out : this.run(incarnation, message, out as AnyEffect) // services: as for init
     return exit !== undefined && this.settle(incarnation, message, exit)

@@ -16,13 +16,14 @@ import {
 } from "../CallError.ts"
 import type * as ExitReason from "../ExitReason.ts"
 import type { DropReason } from "../SupervisionEvent.ts"
+import { type Cast, messageOf } from "./cast.ts"
 import { type Blueprint, Child, type Owner } from "./child.ts"
 import type { DeadlineList } from "./deadlines.ts"
 import type { Definition, Operation } from "./definition.ts"
 import { timeOf } from "./eventHub.ts"
 import type { Incarnation } from "./incarnation.ts"
 import { type Busy, CurrentHandler, circle } from "./link.ts"
-import { CastMessage, Mailbox, type Message, OwnMessage, type Target, WaitingMessage } from "./mailbox.ts"
+import { Mailbox, type Message, OwnMessage, type Target, WaitingMessage } from "./mailbox.ts"
 import type { Runnable } from "./system.ts"
 
 /** The payload is the reason. */
@@ -90,19 +91,15 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
   }
 
   /** Sends a cast on behalf of a handler without a fiber; false when there is more to it than room in the mailbox. */
-  castNow(operation: Operation, payload: unknown, span: Tracer.AnySpan | undefined): boolean {
-    if (this.status !== "up" || operation.generation !== undefined || this.mailbox.isFull) return false
-    this.enqueue(new CastMessage(operation, payload, span))
+  castNow(cast: Cast, span: Tracer.AnySpan | undefined): boolean {
+    if (this.status !== "up" || cast.operation.generation !== undefined || this.mailbox.isFull) return false
+    this.post(cast, span)
     return true
   }
 
   /** Sends a cast; the result is undefined unless the sender has to wait for room. */
-  cast(
-    sender: Fiber.Fiber<unknown, unknown>,
-    operation: Operation,
-    payload: unknown,
-    list: DeadlineList | undefined
-  ): Effect.Effect<unknown, unknown> | undefined {
+  cast(sender: Fiber.Fiber<unknown, unknown>, cast: Cast): Effect.Effect<unknown, unknown> | undefined {
+    const { list, operation, payload } = cast
     if (!this.accepts(operation)) {
       this.dropped(operation, payload, "no_process")
       return undefined
@@ -119,7 +116,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
         return Effect.callback<unknown, unknown>((settle) => {
           // the sender may have been preempted on its way here, and nobody would tell it of room that there was before
           if (!this.mailbox.isFull || !this.accepts(operation)) {
-            this.cast(sender, operation, payload, list)
+            this.cast(sender, cast)
             return settle(Exit.void)
           }
           const message = new WaitingMessage(this, operation, payload, undefined, span, list, settle)
@@ -128,8 +125,14 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
         })
       }
     }
-    this.enqueue(new CastMessage(operation, payload, sender.cache.span))
+    this.post(cast, sender.cache.span)
     return undefined
+  }
+
+  private post(cast: Cast, span: Tracer.AnySpan | undefined): void {
+    const message = messageOf(cast)
+    message.span = span
+    this.enqueue(message)
   }
 
   /** Whether a message for this operation may wait here: for any incarnation, or for the one that it names. */

@@ -4,17 +4,20 @@ import type * as Tracer from "effect/Tracer"
 import type { Addressee } from "./addressee.ts"
 import type { DeadlineList } from "./deadlines.ts"
 import type { Operation } from "./definition.ts"
+import type { Message, Place } from "./mailbox.ts"
 
-export interface Cast extends Effect.Effect<unknown, unknown> {
+/** The effect that sends a message which nobody waits for, and, the first time that it is run, the message itself. */
+export interface Cast extends Effect.Effect<unknown, unknown>, Message {
   readonly actor: Addressee
-  readonly operation: Operation
-  readonly payload: unknown
   readonly list: DeadlineList | undefined
+  span: Tracer.AnySpan | undefined
 }
+
+type Fields = "actor" | "operation" | "payload" | "list" | "next" | "previous" | "span" | "place"
 
 /** Casts are the cheapest message there is, so they take the sender from the run loop instead of looking it up. */
 export const Cast = function (
-  this: { -readonly [K in "actor" | "operation" | "payload" | "list"]: Cast[K] },
+  this: { -readonly [K in Fields]: Cast[K] },
   actor: Addressee,
   operation: Operation,
   payload: unknown,
@@ -24,20 +27,30 @@ export const Cast = function (
   this.operation = operation
   this.payload = payload
   this.list = list
+  this.next = undefined
+  this.previous = undefined
+  this.span = undefined
+  this.place = "unsent" satisfies Place
 } as unknown as new (
   ...args: [actor: Addressee, operation: Operation, payload: unknown, list: DeadlineList | undefined]
 ) => Cast // a class could not take this prototype
 
-Cast.prototype = Effectable.Prototype<Cast>({
-  label: "ActorCast",
-  evaluate(sender) {
-    return this.actor.cast(sender, this.operation, this.payload, this.list) ?? Effect.void
-  }
-})
+Cast.prototype = Object.assign(
+  Effectable.Prototype<Cast>({
+    label: "ActorCast",
+    evaluate(sender) {
+      return this.actor.cast(sender, this) ?? Effect.void
+    }
+  }),
+  { link: undefined, waiting: false }
+)
+
+/** The message that a cast sends: itself, or another one if it is on its way already. */
+export const messageOf = (cast: Cast): Cast =>
+  cast.place === "unsent" ? cast : new Cast(cast.actor, cast.operation, cast.payload, cast.list)
 
 /** The span of the message that is being handled, for casts that its handler sends without a fiber. */
 export const turn: { span: Tracer.AnySpan | undefined } = { span: undefined }
 
 /** Whether an effect was a cast that could be sent at once: nothing of it is left to be run. */
-export const sent = (effect: unknown): boolean =>
-  effect instanceof Cast && effect.actor.castNow(effect.operation, effect.payload, turn.span)
+export const sent = (effect: unknown): boolean => effect instanceof Cast && effect.actor.castNow(effect, turn.span)

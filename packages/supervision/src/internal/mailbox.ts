@@ -6,8 +6,8 @@ import type { DeadlineList, Timed } from "./deadlines.ts"
 import type { Operation } from "./definition.ts"
 import type { Link } from "./link.ts"
 
-/** Where a message is: within the capacity, waiting for room, no longer in the mailbox, or never in it. */
-type Place = "queued" | "outside" | "taken" | "beside"
+/** Where a message is: not yet in the mailbox, within the capacity, waiting for room, taken out, or never in it. */
+export type Place = "unsent" | "queued" | "outside" | "taken" | "beside"
 
 export interface Message {
   readonly operation: Operation
@@ -23,30 +23,6 @@ export interface Message {
 
 type Settle = (exit: Exit.Exit<unknown, unknown>) => void
 
-/** A cast that nobody waits for. */
-export class CastMessage implements Message {
-  readonly operation: Operation
-  readonly payload: unknown
-  next: Message | undefined = undefined
-  previous: Message | undefined = undefined
-  readonly span: Tracer.AnySpan | undefined
-  place: Place = "queued"
-
-  constructor(operation: Operation, payload: unknown, span: Tracer.AnySpan | undefined) {
-    this.operation = operation
-    this.payload = payload
-    this.span = span
-  }
-
-  get link(): undefined {
-    return undefined
-  }
-
-  get waiting(): boolean {
-    return false
-  }
-}
-
 /** Something that an incarnation told itself to do later. It is handled by that incarnation or not at all. */
 export class OwnMessage implements Message {
   readonly operation: Operation
@@ -55,7 +31,7 @@ export class OwnMessage implements Message {
   readonly token: { readonly live: boolean }
   next: Message | undefined = undefined
   previous: Message | undefined = undefined
-  place: Place = "queued"
+  place: Place = "unsent"
 
   constructor(operation: Operation, incarnation: object, token: { readonly live: boolean }) {
     this.operation = operation
@@ -98,7 +74,7 @@ export class WaitingMessage extends Effectable.Class<void> implements Message, T
   previous: Message | undefined = undefined
   readonly link: Link | undefined
   readonly span: Tracer.AnySpan | undefined
-  place: Place = "queued"
+  place: Place = "unsent"
   settle: Settle | undefined
   readonly list: DeadlineList | undefined
   due = 0
@@ -163,6 +139,7 @@ const smallCapacity = 64
 export class Mailbox {
   private readonly capacity: number
   private head: Message | undefined = undefined
+  /** The last message, where it is not the first too: most mailboxes never hold two, and are spared the write. */
   private tail: Message | undefined = undefined
   /** Messages that were admitted. */
   private size = 0
@@ -188,13 +165,16 @@ export class Mailbox {
   }
 
   push(message: Message): void {
-    if (this.tail === undefined) {
+    message.place = "queued"
+    const { head } = this
+    if (head === undefined) {
       this.head = message
     } else {
-      this.tail.next = message
-      message.previous = this.tail
+      const last = this.tail ?? head
+      last.next = message
+      message.previous = last
+      this.tail = message
     }
-    this.tail = message
     if (this.isFull) {
       message.place = "outside"
       this.outside ??= message
@@ -206,9 +186,12 @@ export class Mailbox {
   /** Puts a message back to where it was taken from. */
   unshift(message: Message): void {
     message.place = "queued"
-    message.next = this.head
-    if (this.head === undefined) this.tail = message
-    else this.head.previous = message
+    const { head } = this
+    if (head !== undefined) {
+      message.next = head
+      head.previous = message
+      this.tail ??= head
+    }
     this.head = message
     this.size++
   }
@@ -216,8 +199,20 @@ export class Mailbox {
   shift(): Message | undefined {
     const message = this.head
     if (message === undefined) return undefined
-    this.unlink(message)
-    if (this.outside !== undefined) this.admit()
+    if (this.outside !== undefined) {
+      this.unlink(message)
+      this.admit()
+      return message
+    }
+    const { next } = message
+    this.head = next
+    if (next !== undefined) {
+      next.previous = undefined
+      message.next = undefined
+      if (this.tail === next) this.tail = undefined
+    }
+    message.place = "taken"
+    this.size--
     return message
   }
 
@@ -264,8 +259,9 @@ export class Mailbox {
     else if (this.outside === message) this.outside = next
     if (previous === undefined) this.head = next
     else previous.next = next
+    if (next !== undefined) next.previous = previous
     if (next === undefined) this.tail = previous
-    else next.previous = previous
+    if (this.tail === this.head) this.tail = undefined
     message.next = undefined
     message.previous = undefined
     message.place = "taken"

@@ -25,8 +25,8 @@ export interface Runnable {
 
 const microtask = Promise.resolve()
 const quantum = 16
-const messagesPerDrain = 4096
-const messagesPerClockCheck = 64
+const messagesPerDrain = 16_384
+const messagesPerClockCheck = 128
 const millisPerDrain = 1
 
 const AsyncLocalStorage = globalThis.process?.getBuiltinModule?.("node:async_hooks").AsyncLocalStorage

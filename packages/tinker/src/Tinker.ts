@@ -14,6 +14,8 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
+import * as CallLimits from "./internal/callOptions.ts"
+import { commandVariable, problemOf as credentialProblem, run as runCommand } from "./internal/credentialCommand.ts"
 import * as Http from "./internal/http.ts"
 import type { Request } from "./internal/request.ts"
 import * as Service from "./internal/serviceClient.ts"
@@ -21,15 +23,29 @@ import * as Transport from "./internal/transport.ts"
 import * as Rest from "./RestClient.ts"
 import { ServiceClient } from "./ServiceClient.ts"
 import { InvalidConfig, TinkerError } from "./TinkerError.ts"
+import * as Header from "./wire/Headers.ts"
 
 /** Where the public service is. */
 export const defaultBaseUrl = "https://tinker.thinkingmachines.dev/services/tinker-prod"
 
 export interface TinkerOptions {
-  /** `tml-…`, or a JWT (`eyJ…`). */
-  readonly apiKey: Redacted.Redacted | string
+  /** `tml-…`, or a JWT (`eyJ…`). Without one, `credentialCommand` prints it. */
+  readonly apiKey?: Redacted.Redacted | string | undefined
+  /**
+   * A shell command that prints a key. Where a key is given too, it runs only for services that want it for the exchange of
+   * tokens. What it prints is used for 5 minutes, or until a minute before its end where it is a JWT.
+   */
+  readonly credentialCommand?: string | undefined
   /** A path in it is kept as the prefix of every request. Default: the public service. */
   readonly baseUrl?: string | undefined
+  /** Sent with every request to the service, beside the client's own; credentials among them are yours to keep from logs. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  /** The service token of a Cloudflare Access gateway before the service. */
+  readonly cloudflareAccess?:
+    | { readonly clientId: string; readonly clientSecret: Redacted.Redacted | string }
+    | undefined
+  /** Limit of one try of a request that has no limit of its own. Default 60 seconds. */
+  readonly timeout?: Duration.Input | undefined
   /** How long one operation may be sent again for want of a good answer. Default 5 minutes. */
   readonly deadline?: Duration.Input | undefined
   /** How long the result of an accepted operation may be asked for without any good answer. Default 5 minutes. */
@@ -41,11 +57,17 @@ export interface TinkerOptions {
   /** Labels of the sessions. */
   readonly tags?: ReadonlyArray<string> | undefined
   readonly userMetadata?: Record<string, string> | undefined
+  /**
+   * Whether to tell the service how a session begins and ends and which errors it meets; see `Telemetry`. Default here: no.
+   * `layerConfig` does as the official client and tells, unless `TINKER_TELEMETRY` is set to anything but 1, true, yes or on.
+   */
+  readonly telemetry?: boolean | undefined
 }
 
 /** How the connection was set up; the key is not part of it. */
 export interface Settings {
   readonly baseUrl: string
+  readonly timeout: Duration.Duration
   readonly deadline: Duration.Duration
   readonly pollTolerance: Duration.Duration
   readonly heartbeat: Duration.Duration
@@ -62,8 +84,10 @@ export class Tinker extends Context.Service<Tinker, { readonly config: Settings;
     Layer.effectContext(connect(options))
 
   /**
-   * The same with fetch and the environment: `TINKER_API_KEY` (required), `TINKER_BASE_URL`, `TINKER_PROJECT_ID`,
-   * `TINKER_TAGS` (separated by commas). An empty variable counts as unset; what is given here wins.
+   * The same with fetch and the environment: `TINKER_API_KEY` or `TINKER_CREDENTIAL_CMD` (one of them is required),
+   * `TINKER_BASE_URL`, `TINKER_PROJECT_ID`, `TINKER_TAGS` (separated by commas), `TINKER_TELEMETRY`,
+   * `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`. An empty variable counts as unset (but an empty
+   * `TINKER_TELEMETRY` as off); what is given here wins.
    */
   static readonly layerConfig = (
     options: Partial<TinkerOptions> = {}
@@ -81,11 +105,25 @@ const fromEnvironment = Effect.fnUntraced(function* (options: Partial<TinkerOpti
       Effect.mapError(() => invalid(name, "cannot be read from the environment"))
     )
   const apiKey = options.apiKey ?? (yield* read("TINKER_API_KEY"))
-  if (apiKey === undefined) return yield* invalid("TINKER_API_KEY", "is not set; it is the key of your account, tml-…")
+  const credentialCommand = options.credentialCommand ?? (yield* read(commandVariable))
+  if (apiKey === undefined && credentialCommand === undefined) {
+    const problem = `is not set; it is the key of your account, tml-…, or let ${commandVariable} print one`
+    return yield* invalid("TINKER_API_KEY", problem)
+  }
+  const clientId = yield* read("CLOUDFLARE_ACCESS_CLIENT_ID")
+  const clientSecret = yield* read("CLOUDFLARE_ACCESS_CLIENT_SECRET")
+  const told = yield* Config.option(Config.String("TINKER_TELEMETRY")).pipe(Effect.orElseSucceed(Option.none<string>))
   const tags = options.tags ?? (yield* read("TINKER_TAGS"))?.split(",")
   return {
     ...options,
     apiKey,
+    credentialCommand,
+    cloudflareAccess:
+      options.cloudflareAccess ??
+      (clientId === undefined || clientSecret === undefined ? undefined : { clientId, clientSecret }),
+    telemetry:
+      options.telemetry ??
+      Option.match(told, { onNone: () => true, onSome: (text) => /^(?:1|true|yes|on)$/i.test(text.trim()) }),
     baseUrl: options.baseUrl ?? (yield* read("TINKER_BASE_URL")),
     projectId: options.projectId ?? (yield* read("TINKER_PROJECT_ID")),
     tags: tags?.map((tag) => tag.trim()).filter((tag) => tag !== "")
@@ -93,19 +131,39 @@ const fromEnvironment = Effect.fnUntraced(function* (options: Partial<TinkerOpti
 })
 
 const connect = Effect.fnUntraced(function* (options: TinkerOptions) {
-  const apiKey = yield* checkKey(options.apiKey)
+  const { credentialCommand } = options
+  const apiKey = options.apiKey === undefined ? undefined : yield* checkKey(options.apiKey)
+  if (apiKey === undefined && credentialCommand === undefined) {
+    return yield* invalid("apiKey", "is missing; give it, or a credentialCommand that prints it")
+  }
+  if (credentialCommand?.trim() === "") return yield* invalid("credentialCommand", "is empty")
+  const access = options.cloudflareAccess
+  const accessSecret = access === undefined ? undefined : plain(access.clientSecret)
   const config: Settings = {
     baseUrl: yield* checkUrl(options.baseUrl || defaultBaseUrl),
+    timeout: yield* checkDuration("timeout", options.timeout ?? "60 seconds"),
     deadline: yield* checkDuration("deadline", options.deadline ?? "5 minutes"),
     pollTolerance: yield* checkDuration("pollTolerance", options.pollTolerance ?? "5 minutes"),
     heartbeat: yield* checkDuration("heartbeat", options.heartbeat ?? "10 seconds")
   }
-  const secrets = new Set([apiKey])
+  const headers = yield* checkHeaders({
+    ...options.headers,
+    ...(access === undefined
+      ? {}
+      : { [Header.cloudflareId]: access.clientId, [Header.cloudflareSecret]: accessSecret ?? "" })
+  })
+  const secrets = new Set([apiKey ?? "", accessSecret ?? ""].filter((secret) => secret !== ""))
+  const scope = yield* Effect.scope
+  const client = yield* HttpClient
   const transport = Transport.make({
-    http: Http.make(yield* HttpClient, config.baseUrl, secrets),
+    http: Http.make(client, config.baseUrl, secrets),
     apiKey,
+    command: credentialCommand === undefined ? undefined : runCommand(credentialCommand),
     secrets,
-    deadlineMillis: Duration.toMillis(config.deadline)
+    headers,
+    timeoutMillis: Duration.toMillis(config.timeout),
+    deadlineMillis: Duration.toMillis(config.deadline),
+    scope
   })
   const { request } = transport
   const rest = Rest.make(request)
@@ -124,19 +182,26 @@ const connect = Effect.fnUntraced(function* (options: TinkerOptions) {
   )
 })
 
+const plain = (secret: Redacted.Redacted | string): string =>
+  typeof secret === "string" ? secret : Redacted.value(secret)
+
 const checkKey = (given: Redacted.Redacted | string): Effect.Effect<string, TinkerError> => {
-  const key = typeof given === "string" ? given : Redacted.value(given)
+  const key = plain(given)
   if (key === "")
     return Effect.fail(invalid("apiKey", "is empty; set TINKER_API_KEY to the key of your account, tml-…"))
-  if (!/^(?:tml-|eyJ)./.test(key)) {
-    return Effect.fail(invalid("apiKey", "must begin with tml- (an API key) or eyJ (a JWT)"))
-  }
-  // A header cannot carry it, and the error of the platform would quote it.
-  if (!/^[\x21-\x7e]+$/.test(key)) {
-    return Effect.fail(invalid("apiKey", "holds white space or characters that a header cannot carry"))
-  }
-  return Effect.succeed(key)
+  const problem = credentialProblem(key)
+  return problem === undefined ? Effect.succeed(key) : Effect.fail(invalid("apiKey", problem))
 }
+
+const checkHeaders = (given: Record<string, string>): Effect.Effect<Record<string, string>, TinkerError> =>
+  CallLimits.parse("connect", { headers: given }).pipe(
+    Effect.map(({ headers = {} }) => headers),
+    Effect.mapError(({ reason }) =>
+      reason._tag === "InvalidInput"
+        ? invalid(reason.field.replace("options.", ""), reason.problem)
+        : new TinkerError({ reason })
+    )
+  )
 
 const checkUrl = (given: string): Effect.Effect<string, TinkerError> => {
   const parsed = Result.try(() => new URL(given))

@@ -307,65 +307,6 @@ describe("Tinker.request", () => {
   })
 })
 
-describe("the access token", () => {
-  const jwt = (n: number, expSeconds: number) =>
-    `eyJh.${Buffer.from(JSON.stringify({ exp: expSeconds, n })).toString("base64url")}.sig`
-
-  const service = (expSeconds: ReadonlyArray<number>, config = {}) =>
-    Fake.make((seen) => {
-      if (seen.path === "client/config") return { json: { pjwt_auth_enabled: true, ...config } }
-      if (seen.path === "auth/token") {
-        const exp = expSeconds[seen.nth]
-        return exp === undefined ? Fake.failing(500) : { json: { jwt: jwt(seen.nth, exp) } }
-      }
-      return seen.path === "thing" ? good : undefined
-    })
-
-  it.effect("is fetched with the key and carried from then on", () => {
-    const fake = service([3600])
-    return Effect.gen(function* () {
-      yield* ask
-      const used = fake.seen.map((seen) => [seen.path, seen.headers["x-api-key"]])
-      assert.deepStrictEqual(used, [
-        ["client/config", Fake.key],
-        ["auth/token", Fake.key],
-        ["client/dynamic_config", jwt(0, 3600)],
-        ["thing", jwt(0, 3600)]
-      ])
-    }).pipe(Effect.provide(Fake.connect(fake)))
-  })
-
-  it.effect("is renewed a minute before it ends, once for all who wait, and kept when that fails", () => {
-    const fake = service([600, 1200])
-    return Effect.gen(function* () {
-      yield* ask
-      yield* TestClock.adjust("539 seconds")
-      yield* ask
-      assert.strictEqual(fake.of("auth/token").length, 1)
-      yield* TestClock.adjust("2 seconds")
-      yield* Effect.all([ask, ask, ask], { concurrency: "unbounded" })
-      assert.strictEqual(fake.of("auth/token").length, 2)
-      assert.strictEqual(fake.of("thing").at(-1)?.headers["x-api-key"], jwt(1, 1200))
-      yield* TestClock.adjust("20 minutes")
-      yield* ask
-      assert.strictEqual(fake.of("thing").at(-1)?.headers["x-api-key"], jwt(1, 1200))
-      yield* ask
-      assert.strictEqual(fake.of("auth/token").length, 3)
-    }).pipe(Effect.provide(Fake.connect(fake)))
-  })
-
-  it.effect("is not asked for where the key is a JWT, and a credential command is refused by name", () => {
-    const own = service([])
-    const command = service([], { credential_default_source: "credential_cmd" })
-    return Effect.gen(function* () {
-      yield* ask.pipe(Effect.provide(Fake.connect(own, { apiKey: "eyJh.e30.sig" })))
-      assert.strictEqual(own.of("auth/token").length, 0)
-      const exit = yield* Effect.exit(ask.pipe(Effect.provide(Layer.fresh(Fake.connect(command)))))
-      assert.strictEqual(reasonOf(exit)._tag, "Unsupported")
-    })
-  })
-})
-
 describe("RestClient and ServiceClient", () => {
   it.effect("come with the same layer and share its connection", () => {
     const fake = Fake.make()

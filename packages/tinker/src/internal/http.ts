@@ -1,12 +1,17 @@
-/** One try of one request; the only module that knows Effect's HTTP client. */
+/** One try of one request; with the download of files, the only module that knows Effect's HTTP client. */
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpBody from "effect/http/HttpBody"
 import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientError from "effect/http/HttpClientError"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import { isHttpMethod } from "effect/http/HttpMethod"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
 import { InvalidInput, Timeout, TinkerError, Transport } from "../TinkerError.ts"
 import * as Header from "../wire/Headers.ts"
 import type { Reply } from "./request.ts"
@@ -27,6 +32,46 @@ export type Send = (call: Call, credential: string) => Effect.Effect<Reply, Tink
 
 const userAgent = "Tinkex/TypeScript 0.1.0"
 
+/** Of an answer that is no success, which is only read for its message. */
+const maxErrorBytes = 256 * 1024
+const maxRedirects = 5
+
+/**
+ * Fetch would follow a redirect to any host and hand it the key with it, since it only knows `Authorization` for a secret. Other
+ * clients do not follow redirects at all.
+ */
+export const withoutRedirects = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Effect.context<never>(), (context) =>
+    Effect.provideService(effect, FetchHttpClient.RequestInit, {
+      ...Context.getOrUndefined(context, FetchHttpClient.RequestInit),
+      redirect: "manual"
+    })
+  )
+
+/** Where a redirect leads, if that is a place on the same host and the request may be repeated there as it is. */
+const within = (url: string, method: string, response: HttpClientResponse.HttpClientResponse): string | undefined => {
+  const { status } = response
+  const keeps = status === 307 || status === 308 || (method === "GET" && (status === 301 || status === 302))
+  const target = keeps ? Result.try(() => new URL(response.headers["location"] ?? "", url)) : undefined
+  return target !== undefined && Result.isSuccess(target) && target.success.origin === new URL(url).origin
+    ? target.success.href
+    : undefined
+}
+
+const concat = (chunks: ReadonlyArray<Uint8Array>): Uint8Array =>
+  chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
+
+/** The beginning of a body that may be endless. */
+const beginning = (response: HttpClientResponse.HttpClientResponse) => {
+  let bytes = 0
+  return response.stream.pipe(
+    Stream.takeUntil((chunk) => (bytes += chunk.length) >= maxErrorBytes),
+    Stream.runCollect,
+    Effect.map(concat),
+    Effect.catchReason("HttpClientError", "EmptyBodyError", () => Effect.succeed(new Uint8Array()))
+  )
+}
+
 /** `secrets` never leave in an error or in a reply's text. */
 export const make = (client: HttpClient.HttpClient, baseUrl: string, secrets: ReadonlySet<string>): Send => {
   const scrub = (text: string): string => {
@@ -37,28 +82,41 @@ export const make = (client: HttpClient.HttpClient, baseUrl: string, secrets: Re
 
   return (call, credential) => {
     const { body, limitMillis, operation } = call
-    if (!isHttpMethod(call.method)) return Effect.die(new Error(`no HTTP method: ${call.method}`))
-    const request = HttpClientRequest.make(call.method)(baseUrl + call.path, {
-      headers: {
-        accept: Header.json,
-        "user-agent": userAgent,
-        ...call.headers,
-        [Header.apiKey]: credential
-      },
-      ...(call.method === "GET" ? {} : { body: HttpBody.uint8Array(body ?? new Uint8Array(), call.contentType) })
-    })
-    return client.execute(request).pipe(
-      Effect.flatMap((response) =>
-        Effect.map(response.arrayBuffer, (buffer): Reply => {
-          const bytes = new Uint8Array(buffer)
-          return {
-            status: response.status,
-            headers: response.headers,
-            body: bytes,
-            text: () => scrub(new TextDecoder().decode(bytes))
-          }
-        })
-      ),
+    const { method } = call
+    if (!isHttpMethod(method)) return Effect.die(new Error(`no HTTP method: ${method}`))
+    const send = (url: string, hops: number): Effect.Effect<Reply, HttpClientError.HttpClientError> =>
+      client
+        .execute(
+          HttpClientRequest.make(method)(url, {
+            headers: {
+              accept: Header.json,
+              "user-agent": userAgent,
+              ...call.headers,
+              [Header.apiKey]: credential
+            },
+            ...(method === "GET" ? {} : { body: HttpBody.uint8Array(body ?? new Uint8Array(), call.contentType) })
+          })
+        )
+        .pipe(
+          Effect.flatMap((response) => {
+            // The archive endpoint answers with a redirect that is not to be followed, but read.
+            const next =
+              hops < maxRedirects && !call.path.endsWith("/archive") ? within(url, method, response) : undefined
+            if (next !== undefined) return send(next, hops + 1)
+            const { status } = response
+            const read =
+              status >= 200 && status < 300
+                ? Effect.map(response.arrayBuffer, (buffer) => new Uint8Array(buffer))
+                : beginning(response)
+            return Effect.map(read, (bytes): Reply => ({
+              status,
+              headers: response.headers,
+              body: bytes,
+              text: () => scrub(new TextDecoder().decode(bytes))
+            }))
+          })
+        )
+    return withoutRedirects(send(baseUrl + call.path, 0)).pipe(
       Effect.timeout(limitMillis),
       Effect.mapError((error) => {
         if (Cause.isTimeoutError(error)) {
@@ -75,7 +133,7 @@ export const make = (client: HttpClient.HttpClient, baseUrl: string, secrets: Re
 }
 
 /** The innermost messages say more than the outer ones ("fetch failed"), and neither holds the request. */
-const describe = (error: HttpClientError.HttpClientError): string => {
+export const describe = (error: HttpClientError.HttpClientError): string => {
   const parts: Array<string> = []
   const { reason } = error
   if ("description" in reason && reason.description !== undefined) parts.push(reason.description)

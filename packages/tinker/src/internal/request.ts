@@ -1,6 +1,7 @@
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
+import type { CallOptions } from "../CallOptions.ts"
 import type { TinkerError } from "../TinkerError.ts"
 
 /** An answer of any status, read to its end. */
@@ -24,10 +25,14 @@ export interface RequestOptions<A> {
   /** Values that are `undefined` or empty are left out. */
   readonly query?: Record<string, string | number | boolean | undefined> | undefined
   readonly headers?: Record<string, string> | undefined
-  /** A schema of the JSON body, or a function of the answer (which has a 2xx status). */
+  /** A schema of the JSON body, or a function of the answer (which has a 2xx status, or one that `accepts` lets through). */
   readonly decode: Schema.Decoder<A> | ((reply: Reply) => Effect.Effect<A, TinkerError>)
   /** `none`: one try. Default: until the deadline. */
   readonly retries?: "default" | "none" | undefined
+  /** What the caller of this one call wants otherwise. */
+  readonly call?: CallOptions | undefined
+  /** Other answers than 2xx to read. `repeated`: an earlier copy of the same request may have been applied. */
+  readonly accepts?: ((reply: Reply, repeated: boolean) => boolean) | undefined
   /** Limit of one try. Default 60 seconds. */
   readonly timeout?: Duration.Input | undefined
 }

@@ -6,12 +6,15 @@ import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import { randomUUID } from "node:crypto"
 import { BadResponse, BillingPaused, TinkerError } from "../TinkerError.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Header from "../wire/Headers.ts"
 import * as Json from "../wire/Json.ts"
 import * as ByteBudget from "./byteBudget.ts"
+import * as CallLimits from "./callOptions.ts"
 import * as Credential from "./credential.ts"
 import type * as Http from "./http.ts"
 import type { Reply, Request, RequestOptions } from "./request.ts"
@@ -21,6 +24,7 @@ import * as Status from "./status.ts"
 export const protocolVersion = "0.25.0"
 
 export type ClientConfig = typeof Json.ClientConfig.Type
+export type DynamicConfig = typeof Json.DynamicConfig.Type
 
 export interface Outgoing {
   readonly operation: string
@@ -34,6 +38,8 @@ export interface Outgoing {
   readonly maxRetries?: number | undefined
   /** Default: the transport's. */
   readonly deadlineMillis?: number | undefined
+  /** Other answers than 2xx that are a success. */
+  readonly accepts?: ((reply: Reply, repeated: boolean) => boolean) | undefined
   /** A more telling error for a refusal. `repeated`: an earlier copy of the same request may have been applied. */
   readonly explain?: ((reply: Reply, detail: string, repeated: boolean) => TinkerError | undefined) | undefined
 }
@@ -46,7 +52,17 @@ export interface Transport {
   readonly request: Request
   /** The service's limits and switches, fetched before anything else is sent. */
   readonly boot: Effect.Effect<ClientConfig, TinkerError>
+  /** Switches that may change while the program runs; the defaults before the boot. */
+  readonly dynamic: () => DynamicConfig
+  /** Fetches them again and again, as often as the service wants; never ends. */
+  readonly keepFresh: Effect.Effect<never, TinkerError>
+  /** The access token that is held, for who wants to know whose it is. */
+  readonly token: () => string | undefined
+  /** Blanks out credentials. */
+  readonly scrub: (text: string) => string
   readonly deadlineMillis: number
+  /** From now on this text is in no error and no log line. */
+  readonly conceal: (secret: string) => void
   /** Results on their way; as large as the service has it, from the boot on. */
   readonly responses: () => ByteBudget.ByteBudget
   /** Batches on their way; likewise. */
@@ -57,7 +73,12 @@ export interface Transport {
 
 const retries = Metric.counter("tinkex.tinker.retries", { incremental: true })
 
-export const defaultTimeoutMillis = 60_000
+const dynamicDefaults: DynamicConfig = {
+  refresh_interval_sec: 300,
+  sample_cancel_enabled: false,
+  sample_cancel_max_batch_size: 64
+}
+const emptyRefusals = 3
 export const billingPauseMillis = 5_000
 
 /** Whole milliseconds, doubling from `baseMillis` up to `capMillis`, less up to a quarter, so that clients that failed together do not return together. */
@@ -112,32 +133,41 @@ const reader = <A>(operation: string, decode: RequestOptions<A>["decode"]) =>
 
 export const make = (options: {
   readonly http: Http.Send
-  readonly apiKey: string
+  readonly apiKey: string | undefined
+  /** Runs the command that prints a key, where there is one. */
+  readonly command: Effect.Effect<string, TinkerError> | undefined
+  /** Sent with every request. */
+  readonly headers: Record<string, string>
+  /** Limit of one try. */
+  readonly timeoutMillis: number
+  /** Where the renewal of the access token lives. */
+  readonly scope: Scope.Scope
   /** Grows by each credential that is fetched, so that none of them is printed. */
   readonly secrets: Set<string>
   readonly deadlineMillis: number
 }): Transport => {
-  const { apiKey, deadlineMillis, http } = options
+  const { deadlineMillis, http } = options
   let answeredAt = 0
   let config: ClientConfig | undefined
+  let dynamic: DynamicConfig = dynamicDefaults
   // Nothing is counted before the boot.
   let responses = ByteBudget.make(0)
   let batches = ByteBudget.make(0)
 
   const sendWith = (credential: Effect.Effect<string, TinkerError>) =>
     Effect.fnUntraced(function* (outgoing: Outgoing) {
-      const reply = yield* http(
-        {
-          operation: outgoing.operation,
-          method: outgoing.endpoint.method,
-          path: outgoing.endpoint.path,
-          headers: outgoing.headers ?? {},
-          body: outgoing.body,
-          contentType: outgoing.contentType ?? Header.json,
-          limitMillis: outgoing.timeoutMillis ?? defaultTimeoutMillis
-        },
-        yield* credential
-      )
+      const call: Http.Call = {
+        operation: outgoing.operation,
+        method: outgoing.endpoint.method,
+        path: outgoing.endpoint.path,
+        headers: { ...options.headers, ...outgoing.headers },
+        body: outgoing.body,
+        contentType: outgoing.contentType ?? Header.json,
+        limitMillis: outgoing.timeoutMillis ?? options.timeoutMillis
+      }
+      const used = yield* credential
+      let reply = yield* http(call, used)
+      if (reply.status === 401 && (yield* held.replace(used))) reply = yield* http(call, yield* credential)
       if (reply.status < 500) answeredAt = yield* Clock.currentTimeMillis
       return reply
     })
@@ -145,23 +175,33 @@ export const make = (options: {
   const exchangeWith = (send: (outgoing: Outgoing) => Effect.Effect<Reply, TinkerError>) =>
     Effect.fnUntraced(function* (outgoing: Outgoing): Effect.fn.Return<Reply, TinkerError> {
       const { operation } = outgoing
-      const timeoutMillis = outgoing.timeoutMillis ?? defaultTimeoutMillis
+      const timeoutMillis = outgoing.timeoutMillis ?? options.timeoutMillis
       const deadlineMillis = outgoing.deadlineMillis ?? options.deadlineMillis
       const maxRetries = outgoing.retries === "none" ? 0 : (outgoing.maxRetries ?? Number.POSITIVE_INFINITY)
       const began = yield* Clock.currentTimeMillis
       let tries = 0
       let billing = 0
+      let empty = 0
       let repeated = false
+      // The same for every try, for those proxies and servers that look at it.
+      const marks: Record<string, string> =
+        outgoing.endpoint.method === "GET" ? {} : { [Header.idempotencyKey]: `tinkex-${randomUUID()}` }
       while (true) {
         const before = yield* Clock.currentTimeMillis
         const remaining = Math.max(1, deadlineMillis - (before - began - billing))
-        const outcome = yield* Effect.result(send({ ...outgoing, timeoutMillis: Math.min(timeoutMillis, remaining) }))
+        const outcome = yield* Effect.result(
+          send({
+            ...outgoing,
+            headers: { ...marks, [Header.retryCount]: String(tries), ...outgoing.headers },
+            timeoutMillis: Math.min(timeoutMillis, remaining)
+          })
+        )
         const now = yield* Clock.currentTimeMillis
         let error: TinkerError
         let hint: number | undefined
         if (Result.isSuccess(outcome)) {
           const reply = outcome.success
-          if (Status.isOk(reply)) return reply
+          if (Status.isOk(reply) || outgoing.accepts?.(reply, repeated) === true) return reply
           const detail = Status.detailOf(reply)
           if (reply.status === 402 && outgoing.retries !== "none") {
             const window = (config?.billing_exception_max_pause_duration_sec ?? 3600) * 1000
@@ -177,7 +217,9 @@ export const make = (options: {
           const told = outgoing.explain?.(reply, detail, repeated)
           if (told !== undefined) return yield* told
           error = new TinkerError({ reason: Status.reasonOf(operation, reply, detail, now) })
-          if (!Status.isTransient(reply)) return yield* error
+          // A 400 without a word is a proxy's, not the service's.
+          const byProxy = reply.status === 400 && reply.body.length === 0 && empty++ < emptyRefusals
+          if (!Status.isTransient(reply) && !byProxy) return yield* error
           hint = Status.retryHintMillis(reply, now)
           if (reply.status !== 429) repeated = true
         } else {
@@ -195,14 +237,41 @@ export const make = (options: {
       }
     })
 
-  const rawExchange = exchangeWith(sendWith(Effect.succeed(apiKey)))
-  const credential = Credential.make({ apiKey, secrets: options.secrets, exchange: rawExchange })
-  const send = sendWith(credential.current)
+  const held: Credential.Credential = Credential.make({
+    apiKey: options.apiKey,
+    command: options.command,
+    secrets: options.secrets,
+    exchange: (credential) => exchangeWith(sendWith(credential)),
+    scope: options.scope
+  })
+  const rawExchange = exchangeWith(sendWith(held.key))
+  const send = sendWith(held.current)
   const exchange = exchangeWith(send)
 
   const version = encodeJson({ sdk_version: protocolVersion })
+  /** What cannot be had stays as it was. */
+  const refresh = Effect.suspend(() => {
+    const operation = "get dynamic config"
+    return send({ operation, endpoint: Endpoint.dynamicConfig, body: version, timeoutMillis: 10_000 }).pipe(
+      Effect.flatMap((reply) =>
+        Status.isOk(reply)
+          ? decodeJson(operation, Json.DynamicConfig)(reply)
+          : Effect.fail(badResponse(operation, `it has status ${reply.status}`))
+      ),
+      Effect.map((fetched) => {
+        dynamic = fetched
+      }),
+      Effect.catch((error) => Effect.logDebug(`The last known settings stand in: ${error.message}`))
+    )
+  })
+  const keepFresh = Effect.forever(
+    Effect.suspend(() =>
+      Effect.andThen(Effect.sleep(Math.max(dynamic.refresh_interval_sec, 10) * 1000), Effect.andThen(boot, refresh))
+    )
+  )
+
   const lock = Semaphore.makeUnsafe(1)
-  const boot = Effect.suspend(() =>
+  const boot: Effect.Effect<ClientConfig, TinkerError> = Effect.suspend(() =>
     config !== undefined
       ? Effect.succeed(config)
       : Semaphore.withPermit(
@@ -213,14 +282,9 @@ export const make = (options: {
             const fetched = yield* rawExchange({ operation, endpoint: Endpoint.clientConfig, body: version }).pipe(
               Effect.flatMap(decodeJson(operation, Json.ClientConfig))
             )
-            yield* credential.configure(fetched)
-            // Nothing in this client depends on it so far, and servers may lack it: any answer will do.
-            yield* send({
-              operation: "get dynamic config",
-              endpoint: Endpoint.dynamicConfig,
-              body: version,
-              timeoutMillis: 10_000
-            }).pipe(Effect.catch((error) => Effect.logDebug(`Defaults stand in for ${error.message}`)))
+            yield* held.configure(fetched)
+            // Servers may lack it: any answer will do.
+            yield* refresh
             config = fetched
             responses = ByteBudget.make(fetched.inflight_response_bytes_semaphore_size)
             batches = ByteBudget.make(fetched.fwdbwd_dispatch_bytes_semaphore_size)
@@ -232,13 +296,16 @@ export const make = (options: {
   const request: Request = (endpoint, options) =>
     Effect.gen(function* () {
       const { body, decode, operation, timeout } = options
+      const limits = yield* CallLimits.parse(operation, options.call)
       yield* boot
       const reply = yield* exchange({
         operation,
         endpoint: { method: endpoint.method, path: withQuery(endpoint.path, options.query) },
         body: body === undefined ? undefined : body instanceof Uint8Array ? body : encodeJson(body),
         contentType: options.contentType,
-        headers: options.headers,
+        accepts: options.accepts,
+        ...limits,
+        headers: { ...limits.headers, ...options.headers },
         timeoutMillis: timeout === undefined ? undefined : Duration.toMillis(timeout),
         retries: options.retries
       })
@@ -250,7 +317,18 @@ export const make = (options: {
     exchange,
     request,
     boot,
+    dynamic: () => dynamic,
+    keepFresh,
+    token: held.token,
+    scrub: (text) => {
+      let clean = text
+      for (const secret of options.secrets) clean = clean.replaceAll(secret, "<redacted>")
+      return clean
+    },
     deadlineMillis,
+    conceal: (secret) => {
+      if (secret !== "") options.secrets.add(secret)
+    },
     responses: () => responses,
     batches: () => batches,
     answeredAt: () => answeredAt

@@ -8,5 +8,12 @@ export const shouldRetry = "x-should-retry"
 export const retryAfterMs = "retry-after-ms"
 export const retryAfter = "retry-after"
 
+/** The service token of a Cloudflare Access gateway. */
+export const cloudflareId = "cf-access-client-id"
+export const cloudflareSecret = "cf-access-client-secret"
+/** Of an archive's address. */
+export const location = "location"
+export const expires = "expires"
+
 export const json = "application/json"
 export const protobuf = "application/x-protobuf"

@@ -53,7 +53,13 @@ export const ClientConfig = Schema.Struct({
   create_model_via_load_weights: orElse(Schema.Boolean, false)
 })
 
-export const DynamicConfig = Schema.Struct({ refresh_interval_sec: orElse(Schema.Finite, 300) })
+/** What the server may change while its clients run. */
+export const DynamicConfig = Schema.Struct({
+  refresh_interval_sec: orElse(Schema.Finite, 300),
+  /** After 0.25: abandoned samples may be cancelled, so many in one request. */
+  sample_cancel_enabled: orElse(Schema.Boolean, false),
+  sample_cancel_max_batch_size: orElse(Schema.Int.check(Schema.isGreaterThan(0)), 64)
+})
 
 export const AuthToken = Schema.Struct({ jwt: Schema.String })
 
@@ -143,6 +149,20 @@ export const SaveWeightsRequest = Schema.Struct({
 })
 export const SaveWeights = Schema.Struct({ path: Schema.String })
 
+/** Either a name in `path`, or `sampling_session_seq_id` for weights that are kept in a sampling session alone. */
+export const SaveWeightsForSamplerRequest = Schema.Struct({
+  model_id: Schema.String,
+  path: optional(Schema.String),
+  sampling_session_seq_id: optional(Count),
+  seq_id: Count,
+  ttl_seconds: optional(Schema.Int),
+  type: optional(Schema.String)
+})
+export const SaveWeightsForSampler = Schema.Struct({
+  path: optional(Schema.String),
+  sampling_session_id: optional(Schema.String)
+})
+
 /** Either `model_id` with `seq_id`, or `session_id` with `model_seq_id`, which makes the model from the checkpoint. */
 export const LoadWeightsRequest = Schema.Struct({
   path: Schema.String,
@@ -153,6 +173,7 @@ export const LoadWeightsRequest = Schema.Struct({
   model_seq_id: optional(Count),
   base_model: optional(Schema.String),
   user_metadata: optional(Metadata),
+  weights_access_token: optional(Schema.String),
   type: optional(Schema.String)
 })
 export const LoadWeights = Schema.Struct({ path: optional(Schema.String), model_id: optional(Schema.String) })

@@ -50,6 +50,13 @@ export const UsageInfo = Schema.Union([
   Schema.Struct({ type: Schema.Literal("storage"), gigabyte_hours: Schema.Finite })
 ])
 
+const kinds = new Set<unknown>(["training", "sampling_prefill", "sampling_sample", "checkpoint", "storage"])
+
+/** A kind that this version does not know stays as it is. */
+const OtherUsage = Schema.Record(Schema.String, Schema.Unknown).check(
+  Schema.makeFilter((info) => !kinds.has(info.type), { expected: "another kind of usage" })
+)
+
 export const UsageEvent = Schema.Struct({
   bucket_start: Timestamp,
   bucket_end: Timestamp,
@@ -58,8 +65,7 @@ export const UsageEvent = Schema.Struct({
   user_name: optional(Schema.String),
   session_id: optional(Schema.String),
   project_id: optional(Schema.String),
-  /** A kind that this version does not know stays as it is. */
-  event_info: Schema.Union([UsageInfo, Schema.Record(Schema.String, Schema.Unknown)])
+  event_info: Schema.Union([UsageInfo, OtherUsage])
 })
 
 export const BillingUsage = Schema.Struct({

@@ -56,6 +56,11 @@ export interface EmulatorOptions {
   readonly apiKeys?: "any" | ReadonlyArray<string> | undefined
   /** `"none"` answers training operations at once, with zeros: for measuring the protocol. Default `"model"`. */
   readonly compute?: "model" | "none" | undefined
+  /**
+   * What a `seq_id` is answered with that was used for another request: `"refuse"` (409, the default), or `"original"`, the
+   * promise of the first request, as a server does that looks at the number only.
+   */
+  readonly conflicts?: "refuse" | "original" | undefined
   /** A session without a heartbeat for this long is over, and its models are unloaded. Default 300 seconds. */
   readonly sessionTimeout?: Duration.Input | undefined
   /** How long a poll waits for a result. Default 30 seconds; clients give up after 45. */
@@ -99,6 +104,7 @@ const settingsOf = (options: EmulatorOptions): Effect.Effect<Settings, EmulatorE
       retentionMillis: millis(options.resultRetention ?? "1 hour"),
       apiKeys: apiKeys === "any" ? apiKeys : new Set(apiKeys),
       compute: options.compute ?? "model",
+      conflicts: options.conflicts ?? "refuse",
       clientConfig: options.clientConfig ?? {}
     }
   })

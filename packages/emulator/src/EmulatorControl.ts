@@ -44,6 +44,8 @@ export const RequestRecord = Schema.Struct({
   at: Schema.Number,
   endpoint: Schema.String,
   modelId: Schema.optionalKey(Schema.String),
+  /** The sampling session of a request to sample. */
+  samplerId: Schema.optionalKey(Schema.String),
   seqId: Schema.optionalKey(Schema.Int),
   /** Of the payload of a sequenced operation; equal for equal payloads. */
   digest: Schema.optionalKey(Schema.String),
@@ -68,6 +70,7 @@ export const FiredFault = Schema.Struct({
   fault: FaultPlan.Fault,
   at: Schema.Number,
   modelId: Schema.optionalKey(Schema.String),
+  samplerId: Schema.optionalKey(Schema.String),
   seqId: Schema.optionalKey(Schema.Int)
 })
 export type FiredFault = typeof FiredFault.Type

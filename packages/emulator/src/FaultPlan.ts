@@ -43,8 +43,10 @@ export const Operation = Schema.Literals([
   "forward_backward",
   "optim_step",
   "save_weights",
+  "save_weights_for_sampler",
   "load_weights",
-  "unload_model"
+  "unload_model",
+  "asample"
 ])
 export type Operation = typeof Operation.Type
 
@@ -59,6 +61,8 @@ export const Request = Schema.Literals([
   "session",
   "get_info",
   "weights_info",
+  "create_sampling_session",
+  "sampler",
   "training_run",
   "training_runs",
   "run_checkpoints",

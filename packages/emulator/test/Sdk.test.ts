@@ -64,7 +64,7 @@ describe("the SDK against the emulator", () => {
       const losses = yield* train(client, 0, 12)
       assert.isBelow(losses[9] ?? 0, (losses[0] ?? 0) * 0.8)
       assert.strictEqual((yield* ledger(client)).length, 12)
-      assert.deepInclude(yield* client.info, { modelId: client.modelId, loraRank: 4 })
+      assert.deepInclude(yield* client.info(), { modelId: client.modelId, loraRank: 4 })
     }).pipe(Effect.scoped, sdk(), whileTimePasses)
   )
 

@@ -34,6 +34,11 @@ export interface Body {
   readonly checkpoints?: ReadonlyArray<typeof Json.Checkpoint.Type>
   readonly cursor?: typeof Json.Cursor.Type
   readonly corrupted?: boolean
+  readonly sampling_session_id?: string
+  readonly sampler_ids?: ReadonlyArray<string>
+  readonly sequences?: ReadonlyArray<{ readonly tokens: ReadonlyArray<number> }>
+  readonly last_checkpoint?: typeof Json.Checkpoint.Type | null
+  readonly last_sampler_checkpoint?: typeof Json.Checkpoint.Type | null
   readonly training_run_ids?: ReadonlyArray<string>
   readonly supported_models?: ReadonlyArray<{ readonly model_name?: string }>
   readonly base_model?: string

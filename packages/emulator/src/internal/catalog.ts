@@ -13,7 +13,12 @@ import { EmulatorError, StorageFailed } from "../EmulatorError.ts"
 
 const Damage = Schema.Literals(["truncated", "missing", "poisonedOnLoad"])
 
+/** Training checkpoints hold the optimizer too; sampler checkpoints are for sampling only. */
+const CheckpointKind = Schema.Literals(["weights", "sampler_weights"])
+export type CheckpointKind = typeof CheckpointKind.Type
+
 const CheckpointRecord = Schema.Struct({
+  kind: CheckpointKind.pipe(Schema.withDecodingDefaultKey(Effect.succeed("weights" as const))),
   name: Schema.String,
   savedAt: Schema.Number,
   sizeBytes: Schema.Number,

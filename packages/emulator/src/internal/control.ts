@@ -67,7 +67,7 @@ export const make = (world: World): EmulatorControl => {
     checkpoints: Effect.sync(() =>
       [...world.catalog.runs.values()].flatMap((run) =>
         run.checkpoints.map((record) => ({
-          path: CheckpointPath.format({ runId: run.id, kind: "weights", name: record.name }),
+          path: CheckpointPath.format({ runId: run.id, kind: record.kind, name: record.name }),
           runId: run.id,
           steps: record.steps,
           sizeBytes: record.sizeBytes,

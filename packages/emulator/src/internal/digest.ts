@@ -20,6 +20,9 @@ export const ofJson = (value: unknown): string =>
     .update(JSON.stringify(canonical(value)))
     .digest("hex")
 
+/** Sha-256 (hex) of the bytes of a body: a client that repeats a request repeats its bytes. */
+export const ofBytes = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex")
+
 const bytesOf = (values: ArrayLike<number>): Uint8Array => {
   const numbers = values instanceof Float64Array ? values : Float64Array.from(values)
   return new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength)

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import type * as FaultPlan from "../FaultPlan.ts"
 import * as SessionHandlers from "./handlers/session.ts"
 import type { Handler } from "./handlers/session.ts"
+import * as Sampling from "./handlers/sampling.ts"
 import * as Training from "./handlers/training.ts"
 import * as Weights from "./handlers/weights.ts"
 import { type ApiRequest, json, refused, type Refused, type Reply } from "./reply.ts"
@@ -47,15 +48,19 @@ const fixed = new Map<string, Route>([
   [key(Endpoint.checkpoints), { name: "checkpoints", handler: Weights.checkpoints }],
   ["POST /api/v1/telemetry", { name: undefined, handler: later("Telemetry") }],
   ["POST /api/v1/auth/token", { name: undefined, handler: later("The token exchange") }],
-  ["POST /api/v1/asample", { name: undefined, handler: later("Sampling") }],
-  ["POST /api/v1/create_sampling_session", { name: undefined, handler: later("Sampling") }],
-  ["POST /api/v1/save_weights_for_sampler", { name: undefined, handler: later("Saving for a sampler") }]
+  [
+    key(Endpoint.saveWeightsForSampler),
+    { name: "save_weights_for_sampler", handler: Weights.saveWeightsForSampler, counted: true }
+  ],
+  [key(Endpoint.createSamplingSession), { name: "create_sampling_session", handler: Sampling.createSamplingSession }],
+  [key(Endpoint.asample), { name: "asample", handler: Sampling.asample, counted: true }]
 ])
 
 const runs = "^/api/v1/training_runs/([^/]+)"
 
 const patterns: ReadonlyArray<readonly [method: string, pattern: RegExp, route: Route]> = [
   ["GET", /^\/api\/v1\/sessions\/([^/]+)$/, { name: "session", handler: SessionHandlers.getSession }],
+  ["GET", /^\/api\/v1\/samplers\/([^/]+)$/, { name: "sampler", handler: Sampling.sampler }],
   ["GET", new RegExp(`${runs}$`), { name: "training_run", handler: Weights.trainingRun }],
   ["GET", new RegExp(`${runs}/checkpoints$`), { name: "run_checkpoints", handler: Weights.runCheckpoints }],
   ["DELETE", new RegExp(`${runs}/checkpoints/([^/]+)$`), { name: undefined, handler: Weights.bareCheckpoint }],

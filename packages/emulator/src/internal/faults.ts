@@ -11,6 +11,7 @@ interface Armed {
 
 export interface Site {
   readonly modelId?: string
+  readonly samplerId?: string
   readonly seqId?: number
 }
 

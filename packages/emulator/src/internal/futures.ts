@@ -10,11 +10,17 @@ export type Result =
   | { readonly _tag: "Output"; readonly json: () => unknown; readonly protobuf: () => Uint8Array }
   | { readonly _tag: "Failed"; readonly error: string; readonly category: Category }
 
+/** Who a promise was given to. Without a number: to nobody's sequence. */
+export interface Place {
+  readonly modelId?: string
+  readonly samplerId?: string
+  readonly seqId?: number
+}
+
 export interface Future {
   readonly id: string
   readonly operation: FaultPlan.Operation
-  readonly modelId: string
-  readonly seqId: number
+  readonly place: Place
   /** Wakes polls: there is a result, or there will be none while this emulator lives. */
   readonly settled: Deferred.Deferred<void>
   result: Result | undefined
@@ -24,8 +30,12 @@ export interface Future {
   settledAt: number
 }
 
+const numbered = /^req-([0-9a-z]+)-(\d+)$/
+
 export class Futures {
   private readonly byId = new Map<string, Future>()
+  // Ids that are not numbered by this class, once their results are gone.
+  private readonly gone = new Set<string>()
   // In the order of settling, which is the order of expiry.
   private readonly settledOrder: Array<Future> = []
   private forgotten = 0
@@ -38,12 +48,11 @@ export class Futures {
     this.retentionMillis = retentionMillis
   }
 
-  create(operation: FaultPlan.Operation, modelId: string, seqId: number): Future {
+  create(operation: FaultPlan.Operation, place: Place, id = `req-${this.boot}-${this.count++}`): Future {
     const future: Future = {
-      id: `req-${this.boot}-${this.count++}`,
+      id,
       operation,
-      modelId,
-      seqId,
+      place,
       settled: Deferred.makeUnsafe<void>(),
       result: undefined,
       expired: false,
@@ -68,7 +77,8 @@ export class Futures {
     this.forget(now)
     const future = this.byId.get(id)
     if (future !== undefined) return future.expired ? "gone" : future
-    const match = /^req-([0-9a-z]+)-(\d+)$/.exec(id)
+    if (this.gone.has(id)) return "gone"
+    const match = numbered.exec(id)
     if (match === null) return "unknown"
     return match[1] !== this.boot || Number(match[2]) < this.count ? "gone" : "unknown"
   }
@@ -82,6 +92,7 @@ export class Futures {
     let oldest = this.settledOrder[this.forgotten]
     while (oldest !== undefined && oldest.settledAt + this.retentionMillis <= now) {
       this.byId.delete(oldest.id)
+      if (!numbered.test(oldest.id)) this.gone.add(oldest.id)
       this.forgotten++
       oldest = this.settledOrder[this.forgotten]
     }

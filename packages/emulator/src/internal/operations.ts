@@ -3,7 +3,9 @@ import * as CheckpointPath from "@tinkex/tinker/wire/CheckpointPath"
 import * as Protobuf from "@tinkex/tinker/wire/Protobuf"
 import * as Effect from "effect/Effect"
 import type { CheckpointStoreError } from "../CheckpointStore.ts"
-import type { CheckpointRecord, Run } from "./catalog.ts"
+import type * as LanguageModel from "../LanguageModel.ts"
+import * as Sampler from "../Sampler.ts"
+import type { CheckpointKind, CheckpointRecord, Run } from "./catalog.ts"
 import * as Compute from "./compute.ts"
 import { type AdamParams, failed, type OperationFailed, type Pass, type Trainee } from "./compute.ts"
 import * as Digest from "./digest.ts"
@@ -103,28 +105,71 @@ export const optimStep =
     })
 
 /** What a checkpoint is called where its files are kept. */
-export const storeId = (runId: string, name: string) => `${runId}/weights/${name}`
+export const storeId = (runId: string, kind: CheckpointKind, name: string) => `${runId}/${kind}/${name}`
 
 const storageTrouble = (error: CheckpointStoreError) =>
   failed(error.message, error.reason._tag === "InvalidId" ? "user" : "server")
 
+const storeFiles = (
+  world: World,
+  options: {
+    readonly id: string
+    readonly snapshot: LanguageModel.Snapshot
+    readonly meta: { readonly steps: number }
+  }
+) => {
+  const save = world.store.save(options)
+  return save.pipe(
+    // Left over from a checkpoint that is overwritten, expired or was never entered in the catalog.
+    Effect.catchReason("CheckpointStoreError", "AlreadyExists", () =>
+      Effect.andThen(world.store.remove(options.id), save)
+    ),
+    Effect.catchTags({
+      CheckpointStoreError: (error) => Effect.fail(storageTrouble(error)),
+      LanguageModelError: (error) => Effect.fail(failed(error.message, "server"))
+    })
+  )
+}
+
+interface SaveOptions {
+  readonly name: string
+  readonly ttlSeconds: number | undefined
+}
+
+/** Enters a checkpoint in the catalog, in place of one of the same name. */
+const enter = (
+  world: World,
+  run: Run,
+  kind: CheckpointKind,
+  { name, ttlSeconds }: SaveOptions,
+  found: Pick<CheckpointRecord, "sizeBytes" | "steps" | "damage">
+) =>
+  Effect.suspend(() => {
+    const savedAt = world.now()
+    const expiresAt = ttlSeconds === undefined ? null : savedAt + ttlSeconds * 1000
+    const record: CheckpointRecord = { kind, name, savedAt, expiresAt, ...found }
+    run.checkpoints = [...run.checkpoints.filter((other) => other.kind !== kind || other.name !== name), record]
+    return world.persist(run)
+  })
+
+const refuseTaken = (world: World, run: Run, kind: CheckpointKind, name: string) =>
+  Effect.suspend(() => {
+    if (findCheckpoint(world, run, kind, name) === undefined) return Effect.void
+    const path = CheckpointPath.format({ runId: run.id, kind, name })
+    const way = kind === "weights" ? "Choose another name, or set overwrite." : "Choose another name."
+    return Effect.fail(failed(`ResourceAlreadyExists: ${path} exists. ${way}`, "user"))
+  })
+
 export const saveWeights =
-  (
-    world: World,
-    options: { readonly name: string; readonly ttlSeconds: number | undefined; readonly overwrite: boolean }
-  ): Work =>
+  (world: World, options: SaveOptions & { readonly overwrite: boolean }): Work =>
   (model, seqId) =>
     Effect.gen(function* () {
       const { run } = model
       const state = yield* trainee(model)
       const { name } = options
-      const id = storeId(run.id, name)
+      const id = storeId(run.id, "weights", name)
       const path = CheckpointPath.format({ runId: run.id, kind: "weights", name })
-      const existing = findCheckpoint(world, run, name)
-      if (existing !== undefined && !options.overwrite) {
-        const error = `ResourceAlreadyExists: ${path} exists. Choose another name, or set overwrite.`
-        return yield* Effect.fail(failed(error, "user"))
-      }
+      if (!options.overwrite) yield* refuseTaken(world, run, "weights", name)
       const steps = run.ledger.length
       const damage = world.faults.save(steps, { modelId: model.id, seqId })
       const done = body({ path, type: "save_weights" })
@@ -133,43 +178,87 @@ export const saveWeights =
       let sizeBytes = idleCheckpointBytes
       const { snapshot } = state
       if (snapshot !== undefined) {
-        const save = world.store.save({ id, snapshot, meta: { steps } })
-        const stored = yield* save.pipe(
-          // Left over from a checkpoint that is overwritten, expired or was never entered in the catalog.
-          Effect.catchReason("CheckpointStoreError", "AlreadyExists", () =>
-            Effect.andThen(world.store.remove(id), save)
-          ),
-          Effect.catchTags({
-            CheckpointStoreError: (error) => Effect.fail(storageTrouble(error)),
-            LanguageModelError: (error) => Effect.fail(failed(error.message, "server"))
-          })
-        )
+        const stored = yield* storeFiles(world, { id, snapshot, meta: { steps } })
         sizeBytes = stored.sizeBytes
         if (damage === "truncated") yield* Effect.mapError(world.store.truncate(id), storageTrouble)
         if (damage === "missing") yield* Effect.mapError(world.store.remove(id), storageTrouble)
       }
       if (damage === "truncated") sizeBytes = Math.floor(sizeBytes / 2)
-      const savedAt = world.now()
-      const record: CheckpointRecord = {
-        name,
-        savedAt,
-        sizeBytes,
-        steps,
-        expiresAt: options.ttlSeconds === undefined ? null : savedAt + options.ttlSeconds * 1000,
-        damage: damage ?? null
-      }
-      run.checkpoints = [...run.checkpoints.filter((other) => other.name !== name), record]
-      yield* world.persist(run)
+      yield* enter(world, run, "weights", options, { sizeBytes, steps, damage: damage ?? null })
       return done
     })
+
+export const saveForSampler =
+  (world: World, options: SaveOptions): Work =>
+  (model) =>
+    Effect.gen(function* () {
+      const { run } = model
+      const { snapshot } = yield* trainee(model)
+      const { name } = options
+      const steps = run.ledger.length
+      yield* refuseTaken(world, run, "sampler_weights", name)
+      let sizeBytes = idleCheckpointBytes
+      if (snapshot !== undefined) {
+        const id = storeId(run.id, "sampler_weights", name)
+        const stored = yield* storeFiles(world, { id, snapshot: { ...snapshot, adam: undefined }, meta: { steps } })
+        sizeBytes = stored.sizeBytes
+      }
+      yield* enter(world, run, "sampler_weights", options, { sizeBytes, steps, damage: null })
+      const path = CheckpointPath.format({ runId: run.id, kind: "sampler_weights", name })
+      return body({ path, type: "save_weights_for_sampler" })
+    })
+
+/** Opens a sampling session on the weights as they are, without a checkpoint. */
+export const sampleFromHere =
+  (world: World, options: { readonly samplingSeqId: number; readonly digest: string }): Work =>
+  (model) =>
+    Effect.gen(function* () {
+      const { snapshot } = yield* trainee(model)
+      const { run, session } = model
+      const id = samplerId(session.id, options.samplingSeqId)
+      if (session.samplers.has(options.samplingSeqId)) {
+        const taken = `sampling_session_seq_id ${options.samplingSeqId} is taken by another sampling session`
+        return yield* Effect.fail(failed(taken, "user"))
+      }
+      const sampler = snapshot === undefined ? Sampler.ofBase(world.baseOf(run.baseModel)) : Sampler.ofWeights(snapshot)
+      world.openSampler(options.samplingSeqId, {
+        id,
+        session,
+        digest: options.digest,
+        baseModel: run.baseModel,
+        modelPath: null,
+        sampler: Effect.succeed(sampler),
+        requests: new Map()
+      })
+      return body({ sampling_session_id: id, path: null, type: "save_weights_for_sampler" })
+    })
+
+export const samplerId = (sessionId: string, samplingSeqId: number) => `${sessionId}:sample:${samplingSeqId}`
+
+/** The weights of a sampler checkpoint. */
+export const samplerOf = (world: World, run: Run, name: string): Effect.Effect<Sampler.Sampler, OperationFailed> =>
+  world.settings.compute === "none"
+    ? Effect.sync(() => Sampler.ofBase(world.baseOf(run.baseModel)))
+    : Effect.mapBoth(world.store.load(storeId(run.id, "sampler_weights", name)), {
+        onFailure: storageTrouble,
+        onSuccess: ({ snapshot }) => Sampler.ofWeights(snapshot)
+      })
 
 /** Where nothing is computed, nothing is stored either; a listing still shows a plausible size. */
 const idleCheckpointBytes = 1024
 
 /** A checkpoint that has not expired. */
-export const findCheckpoint = (world: World, run: Run, name: string): CheckpointRecord | undefined =>
+export const findCheckpoint = (
+  world: World,
+  run: Run,
+  kind: CheckpointKind,
+  name: string
+): CheckpointRecord | undefined =>
   run.checkpoints.find(
-    (checkpoint) => checkpoint.name === name && (checkpoint.expiresAt === null || checkpoint.expiresAt > world.now())
+    (checkpoint) =>
+      checkpoint.kind === kind &&
+      checkpoint.name === name &&
+      (checkpoint.expiresAt === null || checkpoint.expiresAt > world.now())
   )
 
 export const loadWeights =
@@ -178,14 +267,14 @@ export const loadWeights =
     Effect.gen(function* () {
       const { name, source } = options
       const path = CheckpointPath.format({ runId: source.id, kind: "weights", name })
-      const record = findCheckpoint(world, source, name)
+      const record = findCheckpoint(world, source, "weights", name)
       if (record === undefined) return yield* Effect.fail(failed(`Checkpoint ${path} does not exist`, "user"))
       const idleDamage = record.damage === "missing" || record.damage === "truncated"
       if (world.settings.compute === "none") {
         if (idleDamage) return yield* Effect.fail(failed(`Checkpoint ${path} is damaged: ${record.damage}`, "server"))
         model.trainee = idle(world, model.run)
       } else {
-        const stored = yield* Effect.mapError(world.store.load(storeId(source.id, name)), storageTrouble)
+        const stored = yield* Effect.mapError(world.store.load(storeId(source.id, "weights", name)), storageTrouble)
         model.trainee = yield* Compute.restore(stored.snapshot, { optimizer: options.optimizer })
       }
       model.run.ledger = source.ledger.slice(0, record.steps)

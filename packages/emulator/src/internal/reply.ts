@@ -14,6 +14,7 @@ export interface ApiRequest {
 /** What the audit says about a request besides its endpoint and status. */
 export interface Audit {
   readonly modelId?: string
+  readonly samplerId?: string
   readonly seqId?: number
   readonly digest?: string
   readonly duplicate?: boolean

@@ -39,6 +39,11 @@ export class Sequence<A> {
     return seqId < this.next ? { _tag: "Conflict" } : { _tag: "Accepted" }
   }
 
+  /** What holds a number, whatever its payload. */
+  owner(seqId: number): A | undefined {
+    return this.slots.get(seqId)?.entry
+  }
+
   claim(seqId: number, digest: string, entry: A): void {
     this.slots.set(seqId, { digest, entry })
   }

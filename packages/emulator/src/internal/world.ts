@@ -21,6 +21,8 @@ import { Faults, type OperationFaults } from "./faults.ts"
 import { type Future, Futures, type Result } from "./futures.ts"
 import { type Audit, json, ok, refused, type Refused, type Reply } from "./reply.ts"
 import { Sequence } from "./sequence.ts"
+import { baseModels } from "./lmShape.ts"
+import type { Sampler } from "../Sampler.ts"
 
 export interface Session {
   readonly id: string
@@ -28,6 +30,21 @@ export interface Session {
   lastBeat: number
   expired: boolean
   readonly models: Map<number, Model>
+  readonly samplers: Map<number, SamplingSession>
+}
+
+/** Weights under a name of their own, from which any number of requests may sample. */
+export interface SamplingSession {
+  readonly id: string
+  readonly session: Session
+  /** Of the request that opened it. */
+  readonly digest: string
+  readonly baseModel: string
+  readonly modelPath: string | null
+  /** The weights, read when they are first needed. */
+  readonly sampler: Effect.Effect<Sampler, OperationFailed>
+  /** Requests by their numbers, which may be beyond 2^53. */
+  readonly requests: Map<string, { readonly digest: string; readonly future: Future }>
 }
 
 /** What an operation does when its turn comes. */
@@ -65,6 +82,8 @@ export interface Settings {
   readonly compute: "model" | "none"
   /** Names that are served, each with the model that stands behind it. */
   readonly models: ReadonlyMap<string, string>
+  /** What a number that was used for another request is answered with. */
+  readonly conflicts: "refuse" | "original"
   /** Replaces parts of the reply to `client/config`. */
   readonly clientConfig: Readonly<Record<string, unknown>>
 }
@@ -79,6 +98,7 @@ export class World {
   readonly futures: Futures
   readonly sessions = new Map<string, Session>()
   readonly models = new Map<string, Model>()
+  readonly samplers = new Map<string, SamplingSession>()
   readonly audit: Array<RequestRecord> = []
   readonly now: () => number
   private readonly scope: Scope.Scope
@@ -118,10 +138,22 @@ export class World {
     return this.settings.models.get(name) ?? name
   }
 
+  /** Most tokens that the model behind a name reads. */
+  contextOf(name: string): number {
+    return baseModels.find((base) => base.name === this.baseOf(name))?.maxContextLength ?? 0
+  }
+
   openSession(projectId: string | null): Session {
     const hex = Digest.ofJson([this.settings.seed, this.label, this.sessions.size])
     const id = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20, 32)].join("-")
-    const session: Session = { id, projectId, lastBeat: this.now(), expired: false, models: new Map() }
+    const session: Session = {
+      id,
+      projectId,
+      lastBeat: this.now(),
+      expired: false,
+      models: new Map(),
+      samplers: new Map()
+    }
     this.sessions.set(id, session)
     return session
   }
@@ -135,6 +167,11 @@ export class World {
       : Effect.succeed(session)
   }
 
+  openSampler(samplingSeqId: number, sampler: SamplingSession): void {
+    sampler.session.samplers.set(samplingSeqId, sampler)
+    this.samplers.set(sampler.id, sampler)
+  }
+
   expireIfDue(session: Session): void {
     if (this.now() - session.lastBeat >= this.settings.sessionTimeoutMillis) this.expire(session)
   }
@@ -143,6 +180,7 @@ export class World {
     if (session.expired) return
     session.expired = true
     for (const model of session.models.values()) this.unload(model, "its session expired")
+    for (const sampler of session.samplers.values()) this.samplers.delete(sampler.id)
   }
 
   /** Milliseconds until the next session could expire. */
@@ -231,11 +269,14 @@ export class World {
         return Effect.succeed(submitted(claim.entry.future, { ...audit, duplicate: true }, false))
       }
       if (claim._tag === "Conflict") {
+        const original = this.settings.conflicts === "original" ? model.sequence.owner(seqId) : undefined
+        if (original !== undefined)
+          return Effect.succeed(submitted(original.future, { ...audit, duplicate: true }, false))
         const detail = `seq_id ${seqId} of model ${model.id} was used for another request; expected ${model.sequence.position}`
         return Effect.fail(refused(409, detail, audit))
       }
       const faults = this.faults.operation(operation, { modelId: model.id, seqId })
-      const future = this.futures.create(operation, model.id, seqId)
+      const future = this.futures.create(operation, { modelId: model.id, seqId })
       const op: Op = { operation, seqId, future, faults, work }
       model.sequence.claim(seqId, digest, op)
       model.lastUsed = this.now()
@@ -257,6 +298,44 @@ export class World {
     })
   }
 
+  /** The sampling session of that id. */
+  sampler(id: string): Effect.Effect<SamplingSession, Refused> {
+    const sampler = this.samplers.get(id)
+    if (sampler !== undefined) this.expireIfDue(sampler.session)
+    return sampler === undefined || sampler.session.expired
+      ? Effect.fail(
+          refused(404, `Sampling session ${id} not found: its session expired, or this server never opened it`)
+        )
+      : Effect.succeed(sampler)
+  }
+
+  /** Accepts a sample. Samples have no order: each is drawn at once, taking turns with everything else. */
+  submitSample(request: {
+    readonly audit: Audit
+    /** Default: a new one. */
+    readonly id: string | undefined
+    readonly register: (future: Future) => void
+    readonly work: (futureId: string) => Effect.Effect<Result, OperationFailed>
+  }): Effect.Effect<Reply> {
+    return Effect.suspend(() => {
+      const { audit, id, register, work } = request
+      const { samplerId, seqId } = audit
+      const place = {
+        ...(samplerId === undefined ? {} : { samplerId }),
+        ...(seqId === undefined ? {} : { seqId })
+      }
+      const faults = this.faults.operation("asample", place)
+      const future = this.futures.create("asample", place, id)
+      register(future)
+      const op: Op = { operation: "asample", seqId: seqId ?? -1, future, faults, work: undefined }
+      const run = this.outcome(op, work(future.id))
+      return Effect.as(
+        this.background(Effect.flatMap(run, (result) => this.finish(op, result))),
+        submitted(future, audit, faults.lose)
+      )
+    })
+  }
+
   /** Unloads at once, whatever is waiting. Asked again it answers the same. */
   submitUnload(modelId: string): Effect.Effect<Reply, Refused> {
     return Effect.suspend(() => {
@@ -264,7 +343,7 @@ export class World {
       if (model === undefined) return Effect.fail(refused(400, notLoaded(modelId), { modelId }))
       const { lose } = this.faults.operation("unload_model", { modelId })
       this.unload(model, "it was unloaded by request")
-      const future = this.futures.create("unload_model", modelId, -1)
+      const future = this.futures.create("unload_model", { modelId })
       this.futures.settle(future, { _tag: "Json", body: { model_id: modelId, type: "unload_model" } }, this.now())
       return Effect.succeed(submitted(future, { modelId }, lose))
     })
@@ -289,21 +368,28 @@ export class World {
   }
 
   private execute(model: Model, op: Op): Effect.Effect<void> {
-    const { softFail } = op.faults
     const { work } = op
     op.work = undefined
-    const outcome: Effect.Effect<Result, OperationFailed> =
-      softFail !== undefined || work === undefined
-        ? Effect.fail(failed(`${op.operation} failed by request of the fault plan`, softFail?.category ?? "server"))
-        : work(model, op.seqId)
-    return outcome.pipe(
+    const run: Effect.Effect<Result, OperationFailed> =
+      work === undefined
+        ? Effect.fail(failed(`${op.operation} was executed before`, "server"))
+        : Effect.suspend(() => work(model, op.seqId))
+    return Effect.flatMap(this.outcome(op, run), (result) => this.deliver(model, op, result))
+  }
+
+  private outcome(op: Op, work: Effect.Effect<Result, OperationFailed>): Effect.Effect<Result> {
+    const { softFail } = op.faults
+    const run: Effect.Effect<Result, OperationFailed> =
+      softFail === undefined
+        ? work
+        : Effect.fail(failed(`${op.operation} failed by request of the fault plan`, softFail.category ?? "server"))
+    return run.pipe(
       Effect.catch((failure) =>
         Effect.succeed<Result>({ _tag: "Failed", error: failure.error, category: failure.category })
       ),
       Effect.catchDefect((defect) =>
         Effect.succeed<Result>({ _tag: "Failed", error: `internal error: ${String(defect)}`, category: "server" })
-      ),
-      Effect.flatMap((result) => this.deliver(model, op, result))
+      )
     )
   }
 
@@ -312,18 +398,21 @@ export class World {
     // A checkpoint that poisons its model was loaded all the same.
     const loaded = op.operation === "load_weights" && !model.unloaded
     const dead = loaded ? undefined : deathOf(model)
-    const final: Result = dead === undefined ? result : { _tag: "Failed", error: dead, category: "server" }
+    return this.finish(op, dead === undefined ? result : { _tag: "Failed", error: dead, category: "server" })
+  }
+
+  private finish(op: Op, result: Result): Effect.Effect<void> {
     const { delay, expire } = op.faults
     if (expire) op.future.expired = true
     if (delay === undefined) {
-      this.settle(op, final)
+      this.settle(op, result)
       return Effect.void
     }
     op.future.queueState = delay.queueState ?? "active"
     return this.background(
       Effect.andThen(
         Effect.sleep(delay.millis),
-        Effect.sync(() => this.settle(op, final))
+        Effect.sync(() => this.settle(op, result))
       )
     )
   }
@@ -351,7 +440,7 @@ export class World {
   }
 
   private result(future: Future, result: Result, protobuf: boolean): Reply {
-    const audit = { modelId: future.modelId, ...(future.seqId < 0 ? {} : { seqId: future.seqId }) }
+    const audit = future.place
     const more = { audit, dropped: this.faults.loses("retrieve_future", audit) }
     switch (result._tag) {
       case "Failed":
@@ -366,8 +455,8 @@ export class World {
   }
 }
 
-const submitted = (future: Future, audit: Audit, dropped: boolean): Reply =>
-  json(200, { request_id: future.id, model_id: future.modelId }, { audit, dropped })
+export const submitted = (future: Future, audit: Audit, dropped: boolean): Reply =>
+  json(200, { request_id: future.id, model_id: future.place.modelId }, { audit, dropped })
 
 /** What is said of every operation of a model that can do no more. */
 const deathOf = (model: Model): string | undefined =>

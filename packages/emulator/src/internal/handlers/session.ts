@@ -63,14 +63,15 @@ export const getSession: Handler = (world, _, [id = ""]) => {
   const session = world.sessions.get(id)
   if (session === undefined) return Effect.fail(refused(404, `Session ${id} not found`))
   const runs = Array.from(session.models.values(), (model) => model.id)
-  return Effect.succeed(ok({ training_run_ids: runs, sampler_ids: [] }))
+  const samplers = Array.from(session.samplers.values(), (sampler) => sampler.id)
+  return Effect.succeed(ok({ training_run_ids: runs, sampler_ids: samplers }))
 }
 
 export const listSessions: Handler = (world) =>
   Effect.sync(() => ok({ sessions: [...world.sessions.keys()].toReversed() }))
 
 /** The model behind a name that this server serves. */
-const checkBaseModel = (world: World, name: string): Effect.Effect<void, Refused> => {
+export const checkBaseModel = (world: World, name: string): Effect.Effect<void, Refused> => {
   if (name === "") return Effect.fail(refused(400, "base_model is required"))
   const { models } = world.settings
   return models.has(name)

@@ -3,7 +3,8 @@ import * as CheckpointPath from "@tinkex/tinker/wire/CheckpointPath"
 import * as Json from "@tinkex/tinker/wire/Json"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { CheckpointRecord, Run } from "../catalog.ts"
+import * as Schema from "effect/Schema"
+import type { CheckpointKind, CheckpointRecord, Run } from "../catalog.ts"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
 import { ok, refused, type Refused, type Reply } from "../reply.ts"
@@ -11,6 +12,16 @@ import type { Model, Session, Work, World } from "../world.ts"
 import { jsonBody, queryInt } from "./body.ts"
 import { beginModel, type Handler } from "./session.ts"
 import { reservedSeqId } from "./training.ts"
+
+const problemOfName = (name: string): string | undefined =>
+  /^[A-Za-z0-9_-]{1,128}$/.test(name)
+    ? undefined
+    : `path "${name}" is no checkpoint name; use 1 to 128 letters, digits, _ and -`
+
+const problemOfTtl = (ttlSeconds: number | null | undefined): string | undefined =>
+  ttlSeconds == null || ttlSeconds > 0
+    ? undefined
+    : `ttl_seconds is ${ttlSeconds}; give a positive number or leave it out`
 
 const readSaveWeights = jsonBody(Json.SaveWeightsRequest)
 export const saveWeights: Handler = (world, request) =>
@@ -20,12 +31,8 @@ export const saveWeights: Handler = (world, request) =>
       if (seq_id < 1) return Effect.fail(reservedSeqId)
       const refuse = (status: number, detail: string) =>
         world.refuse(model, seq_id, refused(status, detail, { modelId: model.id, seqId: seq_id }))
-      if (!/^[A-Za-z0-9_-]{1,128}$/.test(name)) {
-        return refuse(422, `path "${name}" is no checkpoint name; use 1 to 128 letters, digits, _ and -`)
-      }
-      if (ttl_seconds !== undefined && ttl_seconds !== null && ttl_seconds <= 0) {
-        return refuse(422, `ttl_seconds is ${ttl_seconds}; give a positive number or leave it out`)
-      }
+      const problem = problemOfName(name) ?? problemOfTtl(ttl_seconds)
+      if (problem !== undefined) return refuse(422, problem)
       const options = { name, ttlSeconds: ttl_seconds ?? undefined, overwrite: body.overwrite ?? false }
       return world.submit(model, {
         operation: "save_weights",
@@ -36,8 +43,41 @@ export const saveWeights: Handler = (world, request) =>
     })
   )
 
-/** The training checkpoint that a path names. */
-const locate = (
+const Unnamed = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+const readSaveForSampler = jsonBody(
+  Schema.Struct({
+    model_id: Schema.String,
+    seq_id: Unnamed,
+    path: Schema.optionalKey(Schema.NullOr(Schema.String)),
+    sampling_session_seq_id: Schema.optionalKey(Schema.NullOr(Unnamed)),
+    ttl_seconds: Schema.optionalKey(Schema.NullOr(Schema.Int))
+  })
+)
+export const saveWeightsForSampler: Handler = (world, request) =>
+  Effect.flatMap(readSaveForSampler(request), (body) =>
+    Effect.flatMap(world.model(body.model_id), (model) => {
+      const { path: name, sampling_session_seq_id: samplingSeqId, seq_id: seqId, ttl_seconds } = body
+      if (seqId < 1) return Effect.fail(reservedSeqId)
+      const refuse = (detail: string) => world.refuse(model, seqId, refused(422, detail, { modelId: model.id, seqId }))
+      const submit = (digest: string, work: Work) =>
+        world.submit(model, { operation: "save_weights_for_sampler", seqId, digest, work })
+      const ttlProblem = problemOfTtl(ttl_seconds)
+      if (ttlProblem !== undefined) return refuse(ttlProblem)
+      if (name == null) {
+        if (samplingSeqId == null) return refuse("give path, or sampling_session_seq_id for a save without a name")
+        // A client counts sampling_session_seq_id on with every try of the same save: it is no part of what is asked for.
+        const digest = Digest.ofJson(["save_weights_for_sampler", null])
+        return submit(digest, Operations.sampleFromHere(world, { samplingSeqId, digest: `${model.id}:${seqId}` }))
+      }
+      const problem = problemOfName(name)
+      if (problem !== undefined) return refuse(problem)
+      const options = { name, ttlSeconds: ttl_seconds ?? undefined }
+      return submit(Digest.ofJson(["save_weights_for_sampler", options]), Operations.saveForSampler(world, options))
+    })
+  )
+
+/** The checkpoint that a path names. */
+export const locate = (
   world: World,
   path: string
 ): Effect.Effect<{ readonly run: Run; readonly record: CheckpointRecord }, Refused> => {
@@ -46,12 +86,19 @@ const locate = (
     return Effect.fail(refused(400, `"${path}" is no checkpoint path; write tinker://<run>/weights/<name>`))
   }
   const run = world.catalog.runs.get(parsed.runId)
-  const record =
-    run === undefined || parsed.kind !== "weights" ? undefined : Operations.findCheckpoint(world, run, parsed.name)
+  const record = run === undefined ? undefined : Operations.findCheckpoint(world, run, parsed.kind, parsed.name)
   return run === undefined || record === undefined
     ? Effect.fail(refused(404, `Checkpoint ${path} does not exist`))
     : Effect.succeed({ run, record })
 }
+
+/** The training checkpoint that a path names. */
+const locateTraining = (world: World, path: string) =>
+  Effect.filterOrFail(
+    locate(world, path),
+    ({ record }) => record.kind === "weights",
+    () => refused(400, `${path} is a sampler checkpoint, which cannot be trained on; load one of weights/<name>`)
+  )
 
 const readLoadWeights = jsonBody(Json.LoadWeightsRequest)
 export const loadWeights: Handler = (world, request) =>
@@ -103,7 +150,7 @@ const loadInto = (
         `LoadWeights is not permitted with seq_id ${seqId}: it must be the first request of a model`
       )
     }
-    const { record, run: source } = yield* Effect.catch(locate(world, path), (error) =>
+    const { record, run: source } = yield* Effect.catch(locateTraining(world, path), (error) =>
       world.refuse(model, seqId, error)
     )
     if (!isAlike(world, model.run, source)) {
@@ -136,7 +183,7 @@ const loadAsNew = (
 ): Effect.Effect<Reply, Refused> => {
   const { digest, modelSeqId, optimizer, path, session, userMetadata } = options
   const begin = Effect.gen(function* () {
-    const { record, run: source } = yield* locate(world, path)
+    const { record, run: source } = yield* locateTraining(world, path)
     const { rank, seed, trainAttn, trainMlp, trainUnembed } = source
     const baseModel = options.baseModel ?? source.baseModel
     if (world.baseOf(baseModel) !== world.baseOf(source.baseModel)) {
@@ -168,10 +215,10 @@ export const weightsInfo: Handler = (world, request) =>
 const iso = (millis: number) => new Date(millis).toISOString()
 
 const checkpointWire = (run: Run, record: CheckpointRecord) => ({
-  checkpoint_id: `weights/${record.name}`,
-  checkpoint_type: "training",
+  checkpoint_id: `${record.kind}/${record.name}`,
+  checkpoint_type: record.kind === "weights" ? "training" : "sampler",
   time: iso(record.savedAt),
-  tinker_path: CheckpointPath.format({ runId: run.id, kind: "weights", name: record.name }),
+  tinker_path: CheckpointPath.format({ runId: run.id, kind: record.kind, name: record.name }),
   size_bytes: record.sizeBytes,
   public: false,
   expires_at: record.expiresAt === null ? null : iso(record.expiresAt)
@@ -180,9 +227,12 @@ const checkpointWire = (run: Run, record: CheckpointRecord) => ({
 /** What a listing shows of a run, newest first. */
 const listed = (world: World, run: Run) =>
   run.checkpoints
-    .filter((record) => Operations.findCheckpoint(world, run, record.name) !== undefined)
+    .filter((record) => Operations.findCheckpoint(world, run, record.kind, record.name) !== undefined)
     .toReversed()
-    .map((record) => ({ savedAt: record.savedAt, wire: checkpointWire(run, record) }))
+    .map((record) => ({ savedAt: record.savedAt, kind: record.kind, wire: checkpointWire(run, record) }))
+
+const newest = (world: World, run: Run, kind: CheckpointKind) =>
+  listed(world, run).find((entry) => entry.kind === kind)?.wire ?? null
 
 const runWire = (world: World, run: Run) => ({
   training_run_id: run.id,
@@ -192,8 +242,8 @@ const runWire = (world: World, run: Run) => ({
   corrupted: run.corrupted,
   lora_rank: run.rank,
   last_request_time: iso(run.lastRequestAt),
-  last_checkpoint: listed(world, run)[0]?.wire ?? null,
-  last_sampler_checkpoint: null,
+  last_checkpoint: newest(world, run, "weights"),
+  last_sampler_checkpoint: newest(world, run, "sampler_weights"),
   user_metadata: run.userMetadata
 })
 
@@ -240,7 +290,7 @@ const findRecord = (world: World, id: string, kind: string, name: string) =>
     if (kind !== "weights" && kind !== "sampler_weights") {
       return Effect.fail(refused(400, `"${kind}" is no kind of checkpoint; write weights/<name>`))
     }
-    const record = kind === "weights" ? Operations.findCheckpoint(world, run, name) : undefined
+    const record = Operations.findCheckpoint(world, run, kind, name)
     return record === undefined
       ? Effect.fail(refused(404, `Checkpoint ${kind}/${name} of ${id} not found`))
       : Effect.succeed({ run, record })
@@ -249,7 +299,7 @@ const findRecord = (world: World, id: string, kind: string, name: string) =>
 export const deleteCheckpoint: Handler = (world, _, [id = "", kind = "", name = ""]) =>
   Effect.flatMap(findRecord(world, id, kind, name), ({ record, run }) => {
     run.checkpoints = run.checkpoints.filter((other) => other !== record)
-    const remove = world.store.remove(Operations.storeId(run.id, record.name)).pipe(
+    const remove = world.store.remove(Operations.storeId(run.id, record.kind, record.name)).pipe(
       // Nothing was stored where nothing is computed, or the fault plan took it already.
       Effect.catchReason("CheckpointStoreError", "NotFound", () => Effect.void),
       Effect.orDie

@@ -1,0 +1,211 @@
+/**
+ * Sampling from the language model: temperature, top-k, top-p, seeds, stop rules and log-probabilities.
+ *
+ * Guaranteed: the same weights, prompt, parameters and seed give the same tokens on one Node version; log-probabilities are those
+ * of the model itself (temperature 1, nothing cut off), and equal those that a forward pass computes for the same tokens bit for
+ * bit. Sample `i` of several draws with seed `seed + i`, so that it is the first sample of that seed.
+ *
+ * A stop token, or the text that completes a stop string, is part of the returned tokens; the end-of-sequence token always stops.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import { adapters, effectiveWeights } from "./internal/lmAdapter.ts"
+import { Decoder } from "./internal/lmDecoder.ts"
+import { uniformStream } from "./internal/lmRandom.ts"
+import { type BaseModel, baseModels, type BaseWeights, baseWeights, type ModuleTable } from "./internal/lmShape.ts"
+import { eosToken, type Factors, type ModelConfig, vocabSize } from "./LanguageModel.ts"
+
+/** The frozen weights of one model, ready to be sampled from. @since 0.1.0 */
+export interface Sampler {
+  readonly base: BaseModel
+  readonly frozen: BaseWeights
+  readonly weights: ModuleTable<Float64Array>
+}
+
+const knownBase = (name: string): BaseModel => {
+  const base = baseModels.find((candidate) => candidate.name === name)
+  // The names of configurations and snapshots have been looked up before.
+  if (base === undefined) throw new Error(`base model ${name} is unknown`)
+  return base
+}
+
+/** A base model as it is, without any adapter. @since 0.1.0 */
+export const ofBase = (baseModel: string): Sampler => {
+  const base = knownBase(baseModel)
+  const frozen = baseWeights(base)
+  return { base, frozen, weights: frozen.modules }
+}
+
+/** The weights of a model or of a snapshot as they are now; later steps do not change them. @since 0.1.0 */
+export const ofWeights = (from: { readonly config: ModelConfig; readonly factors: Factors }): Sampler => {
+  const base = knownBase(from.config.baseModel)
+  const frozen = baseWeights(base)
+  const table = adapters(base, from.config)
+  return { base, frozen, weights: effectiveWeights(frozen.modules, table, from.config.rank, from.factors) }
+}
+
+/** What to sample. Everything is trusted to be in range; `problemOf` says whether it is. @since 0.1.0 */
+export interface SampleOptions {
+  readonly prompt: ArrayLike<number>
+  readonly samples: number
+  /** Default: what the context has room for. */
+  readonly maxTokens?: number | undefined
+  /** Names the random numbers of sample `i`. */
+  readonly stream: (sample: number) => string
+  readonly stopTokens: ReadonlyArray<number>
+  readonly stopStrings: ReadonlyArray<string>
+  /** 0 always takes the likeliest token. */
+  readonly temperature: number
+  /** -1 or 0: no limit. */
+  readonly topK: number
+  readonly topP: number
+  readonly promptLogprobs: boolean
+  /** 0: none. */
+  readonly topkPromptLogprobs: number
+}
+
+/** @since 0.1.0 */
+export interface SampledSequence {
+  readonly tokens: ReadonlyArray<number>
+  readonly logprobs: ReadonlyArray<number>
+  readonly stopReason: "stop" | "length"
+}
+
+/** Token ids with their log-probabilities, likeliest first. @since 0.1.0 */
+export type TopTokens = ReadonlyArray<readonly [token: number, logprob: number]>
+
+/** @since 0.1.0 */
+export interface Sampled {
+  readonly sequences: ReadonlyArray<SampledSequence>
+  /** One entry per token of the prompt; the first has none. */
+  readonly promptLogprobs: ReadonlyArray<number | undefined> | undefined
+  readonly topkPromptLogprobs: ReadonlyArray<TopTokens | undefined> | undefined
+}
+
+/** What the model cannot read in a prompt. @since 0.1.0 */
+export const problemOf = (prompt: ArrayLike<number>): string | undefined => {
+  if (prompt.length === 0) return "the prompt is empty; give at least one token"
+  for (let i = 0; i < prompt.length; i++) {
+    const token = prompt[i]!
+    if (!Number.isInteger(token) || token < 0 || token >= vocabSize) {
+      return `prompt token ${i} is ${token}; token ids are integers from 0 to ${vocabSize - 1}`
+    }
+  }
+  return undefined
+}
+
+const byLikelihood = (logits: Float64Array): Array<number> =>
+  Array.from(logits.keys()).toSorted((a, b) => logits[b]! - logits[a]! || a - b)
+
+const likeliest = (logits: Float64Array): number => {
+  let best = 0
+  for (let o = 1; o < vocabSize; o++) if (logits[o]! > logits[best]!) best = o
+  return best
+}
+
+const draw = (
+  logits: Float64Array,
+  options: Pick<SampleOptions, "temperature" | "topK" | "topP">,
+  uniform: () => number
+): number => {
+  const { temperature, topK, topP } = options
+  if (temperature === 0 || topK === 1) return likeliest(logits)
+  const limited = topK > 1 || topP < 1
+  const order = limited ? byLikelihood(logits).slice(0, topK > 1 ? topK : vocabSize) : undefined
+  const count = order?.length ?? vocabSize
+  const at = (i: number) => (order === undefined ? i : order[i]!)
+  const max = order === undefined ? logits[likeliest(logits)]! : logits[order[0]!]!
+  const shares = new Float64Array(count)
+  let sum = 0
+  for (let i = 0; i < count; i++) sum += shares[i] = Math.exp((logits[at(i)]! - max) / temperature)
+  // The smallest set of tokens that has the share top_p of what top_k left; never empty.
+  let kept = count
+  if (topP < 1) {
+    let mass = 0
+    kept = 0
+    while (kept < count && (kept === 0 || mass < topP * sum)) mass += shares[kept++]!
+    sum = mass
+  }
+  let left = ((uniform() + 1) / 2) * sum
+  for (let i = 0; i < kept; i++) {
+    left -= shares[i]!
+    if (left < 0) return at(i)
+  }
+  return at(kept - 1)
+}
+
+const endsWith = (tokens: ReadonlyArray<number>, end: Uint8Array): boolean => {
+  if (end.length === 0 || end.length > tokens.length) return false
+  const start = tokens.length - end.length
+  for (let i = 0; i < end.length; i++) if (tokens[start + i] !== end[i]) return false
+  return true
+}
+
+/** Tokens after which a sample lets other fibers run. */
+const sliceTokens = 64
+
+/**
+ * Reads the prompt once and draws the samples one after another; other fibers get their turn in between.
+ *
+ * @since 0.1.0
+ */
+export const sample = Effect.fn("Sampler.sample")(function* (sampler: Sampler, options: SampleOptions) {
+  const { prompt, topkPromptLogprobs: k } = options
+  const read = new Decoder(sampler.base, sampler.frozen, sampler.weights)
+  const promptLogprobs: Array<number | undefined> = [undefined]
+  const topk: Array<TopTokens | undefined> = [undefined]
+  let sinceYield = 0
+  const breathe = Effect.suspend(() => {
+    if (++sinceYield < sliceTokens) return Effect.void
+    sinceYield = 0
+    return Effect.yieldNow
+  })
+  for (let t = 0; t < prompt.length; t++) {
+    yield* breathe
+    read.read(prompt[t]!)
+    const next = prompt[t + 1]
+    if (next === undefined || (!options.promptLogprobs && k === 0)) continue
+    read.project()
+    const { logSum, max } = read.normaliser()
+    promptLogprobs.push(read.logits[next]! - max - logSum)
+    if (k > 0) {
+      const best = byLikelihood(read.logits).slice(0, k)
+      topk.push(best.map((token) => [token, read.logits[token]! - max - logSum] as const))
+    }
+  }
+  read.project()
+
+  const room = Math.max(0, sampler.base.maxContextLength - prompt.length)
+  const limit = Math.min(options.maxTokens ?? room, room)
+  const stopTokens = new Set([...options.stopTokens, eosToken])
+  const stopStrings = options.stopStrings.map((text) => new TextEncoder().encode(text))
+  const sequences: Array<SampledSequence> = []
+  for (let i = 0; i < options.samples; i++) {
+    const decoder = read.fork()
+    const uniform = uniformStream(options.stream(i))
+    const tokens: Array<number> = []
+    const logprobs: Array<number> = []
+    let stopReason: SampledSequence["stopReason"] = "length"
+    while (tokens.length < limit) {
+      yield* breathe
+      const token = draw(decoder.logits, options, uniform)
+      const { logSum, max } = decoder.normaliser()
+      tokens.push(token)
+      logprobs.push(decoder.logits[token]! - max - logSum)
+      if (stopTokens.has(token) || stopStrings.some((text) => endsWith(tokens, text))) {
+        stopReason = "stop"
+        break
+      }
+      decoder.read(token)
+      decoder.project()
+    }
+    sequences.push({ tokens, logprobs, stopReason })
+  }
+  const result: Sampled = {
+    sequences,
+    promptLogprobs: options.promptLogprobs ? promptLogprobs : undefined,
+    topkPromptLogprobs: k > 0 ? topk : undefined
+  }
+  return result
+})

@@ -1,0 +1,210 @@
+/** Sampling sessions and samples. */
+import * as SampleRequest from "@tinkex/tinker/wire/SampleRequest"
+import * as SampleResponse from "@tinkex/tinker/wire/SampleResponse"
+import * as SamplingWire from "@tinkex/tinker/wire/SamplingSession"
+import * as Effect from "effect/Effect"
+import * as LanguageModel from "../../LanguageModel.ts"
+import * as Sampler from "../../Sampler.ts"
+import type { OperationFailed } from "../compute.ts"
+import * as Digest from "../digest.ts"
+import type { Result } from "../futures.ts"
+import * as Operations from "../operations.ts"
+import { ok, refused, type Refused } from "../reply.ts"
+import { type SamplingSession, type Session, submitted, type World } from "../world.ts"
+import { jsonBody } from "./body.ts"
+import { checkBaseModel, type Handler } from "./session.ts"
+import { locate } from "./weights.ts"
+
+const readCreate = jsonBody(SamplingWire.CreateSamplingSessionRequest)
+
+interface Source {
+  readonly baseModel: string
+  readonly modelPath: string | null
+  readonly sampler: Effect.Effect<Sampler.Sampler, OperationFailed>
+}
+
+const sourceOf = Effect.fnUntraced(function* (
+  world: World,
+  given: { readonly baseModel?: string | undefined; readonly modelPath?: string | undefined }
+): Effect.fn.Return<Source, Refused> {
+  const { baseModel, modelPath } = given
+  if (modelPath === undefined) {
+    if (baseModel === undefined) return yield* Effect.fail(refused(400, "give model_path or base_model"))
+    yield* checkBaseModel(world, baseModel)
+    return { baseModel, modelPath: null, sampler: Effect.sync(() => Sampler.ofBase(world.baseOf(baseModel))) }
+  }
+  const { record, run } = yield* locate(world, modelPath)
+  if (record.kind !== "sampler_weights") {
+    return yield* Effect.fail(
+      refused(400, `${modelPath} is a training checkpoint; sample from one of save_weights_for_sampler`)
+    )
+  }
+  if (baseModel !== undefined && world.baseOf(baseModel) !== world.baseOf(run.baseModel)) {
+    return yield* Effect.fail(refused(400, `${modelPath} is of ${run.baseModel}, not of ${baseModel}`))
+  }
+  // Read once, when it is first needed.
+  const sampler = yield* Effect.cached(Operations.samplerOf(world, run, record.name))
+  return { baseModel: run.baseModel, modelPath, sampler }
+})
+
+const opened = (sampler: SamplingSession) =>
+  ok({ type: "create_sampling_session", sampling_session_id: sampler.id }, { audit: { samplerId: sampler.id } })
+
+const open = Effect.fnUntraced(function* (
+  world: World,
+  session: Session,
+  samplingSeqId: number,
+  digest: string,
+  source: Source
+) {
+  const id = Operations.samplerId(session.id, samplingSeqId)
+  const sampler: SamplingSession = { id, session, digest, ...source, requests: new Map() }
+  yield* Effect.sync(() => world.openSampler(samplingSeqId, sampler))
+  return sampler
+})
+
+export const createSamplingSession: Handler = (world, request) =>
+  Effect.gen(function* () {
+    const body = yield* readCreate(request)
+    const session = yield* world.session(body.session_id)
+    const { sampling_session_seq_id: seqId } = body
+    const given = { baseModel: body.base_model ?? undefined, modelPath: body.model_path ?? undefined }
+    const digest = Digest.ofJson(given)
+    const existing = session.samplers.get(seqId)
+    if (existing !== undefined) {
+      if (existing.digest === digest || world.settings.conflicts === "original") return opened(existing)
+      const detail = `sampling_session_seq_id ${seqId} of session ${session.id} was used for another request`
+      return yield* Effect.fail(refused(409, detail))
+    }
+    return opened(yield* open(world, session, seqId, digest, yield* sourceOf(world, given)))
+  })
+
+export const sampler: Handler = (world, _, [id = ""]) =>
+  Effect.map(world.sampler(id), ({ baseModel, modelPath }) =>
+    ok({ sampler_id: id, base_model: baseModel, model_path: modelPath }, { audit: { samplerId: id } })
+  )
+
+type Sample = SampleRequest.FullSampleRequest
+
+const promptOf = (body: Sample): Effect.Effect<ReadonlyArray<number>, Refused> => {
+  const tokens: Array<number> = []
+  for (const [index, chunk] of body.prompt.chunks.entries()) {
+    if (chunk.type !== "encoded_text") {
+      return Effect.fail(refused(400, `prompt chunk ${index}: this server reads text only, not ${chunk.type} chunks`))
+    }
+    for (let i = 0; i < chunk.tokens.length; i++) tokens.push(chunk.tokens[i] ?? 0)
+  }
+  const problem = Sampler.problemOf(tokens)
+  return problem === undefined ? Effect.succeed(tokens) : Effect.fail(refused(400, problem))
+}
+
+const optionsOf = (body: Sample, prompt: ReadonlyArray<number>, drawn: string): Sampler.SampleOptions => {
+  const { seed, stop = [], ...params } = body.params
+  const stops: ReadonlyArray<string | number> = typeof stop === "string" ? [stop] : stop
+  return {
+    prompt,
+    samples: body.numSamples,
+    maxTokens: params.maxTokens,
+    stream:
+      seed === undefined
+        ? (sample) => `sample|${drawn}|${sample}`
+        : (sample) => `sample|${BigInt(seed) + BigInt(sample)}`,
+    stopTokens: stops.filter((item) => typeof item === "number"),
+    stopStrings: stops.filter((item) => typeof item === "string"),
+    temperature: params.temperature,
+    topK: params.topK,
+    topP: params.topP,
+    promptLogprobs: body.promptLogprobs,
+    topkPromptLogprobs: Math.min(body.topkPromptLogprobs, LanguageModel.vocabSize)
+  }
+}
+
+/** What a float32 holds; JSON has no other numbers than finite ones. */
+const asJson = (value: number | undefined): number | null =>
+  value === undefined || !Number.isFinite(value) ? null : Math.fround(value)
+
+const output = (sampled: Sampler.Sampled): Result => {
+  return {
+    _tag: "Output",
+    protobuf: () => SampleResponse.encode({ ...sampled, promptCacheHitTokens: 0 }),
+    json: () => ({
+      type: "sample",
+      sequences: sampled.sequences.map(({ logprobs, stopReason, tokens }) => ({
+        stop_reason: stopReason,
+        tokens,
+        logprobs: logprobs.map(asJson)
+      })),
+      prompt_logprobs: sampled.promptLogprobs?.map(asJson) ?? null,
+      topk_prompt_logprobs:
+        sampled.topkPromptLogprobs?.map((row) => row?.map(([token, logprob]) => [token, asJson(logprob)]) ?? null) ??
+        null
+    })
+  }
+}
+
+/** Where nothing is computed: as many tokens as were asked for, at most 16, all zero. */
+const idleSample = (options: Sampler.SampleOptions): Sampler.Sampled => {
+  const tokens = Array.from({ length: Math.min(options.maxTokens ?? 16, 16) }, () => 0)
+  return {
+    sequences: Array.from({ length: options.samples }, () => ({ tokens, logprobs: tokens, stopReason: "length" })),
+    promptLogprobs: options.promptLogprobs
+      ? Array.from(options.prompt, (_, i) => (i === 0 ? undefined : 0))
+      : undefined,
+    topkPromptLogprobs: options.topkPromptLogprobs > 0 ? Array.from(options.prompt, () => undefined) : undefined
+  }
+}
+
+/** More samples of one request would be a mistake. */
+const maxSamples = 1024
+
+export const asample: Handler = (world, request) =>
+  Effect.gen(function* () {
+    const body = yield* Effect.mapError(SampleRequest.decode(request.body), (error) => refused(422, error.message))
+    const { samplingSessionId } = body
+    const seqId = body.seqId?.toString()
+    const session = samplingSessionId === undefined ? undefined : yield* world.sampler(samplingSessionId)
+    if (session !== undefined && seqId === undefined) {
+      return yield* Effect.fail(refused(422, "seq_id is missing; a sampling session counts its requests"))
+    }
+    const digest = Digest.ofBytes(request.body)
+    const audit = {
+      ...(session === undefined ? {} : { samplerId: session.id }),
+      ...(seqId === undefined || !Number.isSafeInteger(Number(seqId)) ? {} : { seqId: Number(seqId) }),
+      digest
+    }
+    const known = session === undefined || seqId === undefined ? undefined : session.requests.get(seqId)
+    if (known !== undefined) {
+      if (known.digest === digest || world.settings.conflicts === "original") {
+        return submitted(known.future, { ...audit, duplicate: true }, false)
+      }
+      const detail = `seq_id ${seqId} of sampling session ${samplingSessionId} was used for another request`
+      return yield* Effect.fail(refused(409, detail, audit))
+    }
+    const prompt = yield* promptOf(body)
+    const source: Source = session ?? (yield* sourceOf(world, body))
+    const limit = world.contextOf(source.baseModel)
+    const wanted = body.params.maxTokens ?? 1
+    if (prompt.length + wanted > limit) {
+      const detail = `Prompt length plus max_tokens exceeds the model's context window: ${prompt.length} + ${wanted} > ${limit}`
+      return yield* Effect.fail(refused(400, detail, audit))
+    }
+    if (body.numSamples > maxSamples) {
+      return yield* Effect.fail(refused(400, `num_samples is ${body.numSamples}; at most ${maxSamples} here`, audit))
+    }
+    return yield* world.submitSample({
+      audit,
+      id: session === undefined ? undefined : `${session.id}:${seqId}`,
+      register: (future) => {
+        if (session !== undefined && seqId !== undefined) session.requests.set(seqId, { digest, future })
+      },
+      work: (futureId) => {
+        const options = optionsOf(body, prompt, `${world.settings.seed}|${futureId}`)
+        return world.settings.compute === "none"
+          ? Effect.sync(() => output(idleSample(options)))
+          : Effect.map(
+              Effect.flatMap(source.sampler, (sampler) => Sampler.sample(sampler, options)),
+              output
+            )
+      }
+    })
+  })

@@ -93,11 +93,22 @@ export class FakeTinker {
       modelId,
       sessionId: "session",
       nextSeq: Effect.succeed(2),
-      prepare: { forwardBackward: unused, forward: unused, optimStep: unused, saveState: unused, loadState: unused },
+      prepare: {
+        forwardBackward: unused,
+        forward: unused,
+        optimStep: unused,
+        saveState: unused,
+        saveWeightsForSampler: unused,
+        saveWeightsEphemeral: unused,
+        loadState: unused
+      },
       forwardBackward: unused,
       forward: unused,
       optimStep: unused,
       saveState: unused,
+      saveWeightsForSampler: unused,
+      saveWeightsEphemeral: unused,
+      forwardBackwardCustom: unused,
       loadState: (path) =>
         Effect.sync(() => {
           this.requests.push(`load ${path}`)
@@ -107,8 +118,8 @@ export class FakeTinker {
             result: Effect.suspend(() => this.onLoad(path, modelId)).pipe(Effect.as({ path }))
           }
         }),
-      info: unused(),
-      unload: Effect.sync(() => void this.requests.push(`unload ${modelId}`)),
+      info: unused,
+      unload: () => Effect.sync(() => void this.requests.push(`unload ${modelId}`)),
       failure: Deferred.await(failure),
       fence: (why) =>
         Effect.suspend(() => {

@@ -3,7 +3,8 @@
  *
  * What a client guarantees:
  *
- * - **T1** operations leave in the order in which they were prepared, one in flight, each after its predecessor was accepted;
+ * - **T1** operations leave in the order in which they were prepared, each after its predecessor was accepted; where a batch is
+ *   cut into several requests, the first of them leaves last, so that a service which works in order has all of it or nothing;
  * - **T2** an operation that had no readable answer is sent again with the same sequence number and the same bytes;
  * - **T3** a number is never skipped: after a submission that was refused or given up, nothing more is sent;
  * - **T4** interrupting a caller changes neither order nor content: what was submitted is sent, and a prepared operation whose
@@ -14,7 +15,10 @@
  */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
 import type { ApiFuture } from "./ApiFuture.ts"
+import type { CallOptions } from "./CallOptions.ts"
+import type { CustomLoss } from "./CustomLoss.ts"
 import type { TinkerError } from "./TinkerError.ts"
 import type { Datum } from "./wire/Datum.ts"
 import type { TensorData } from "./wire/Tensor.ts"
@@ -23,10 +27,30 @@ import type { TensorData } from "./wire/Tensor.ts"
 export type LossFn = "cross_entropy" | "importance_sampling" | "ppo" | "cispo" | "dro" | (string & {})
 
 /** How a batch is judged. */
-export interface LossOptions {
+export interface LossOptions extends CallOptions {
   readonly loss: LossFn
   /** Parameters of the loss, such as `clip_low_threshold`. Default: the service's. */
-  readonly lossConfig?: Record<string, number> | undefined
+  readonly lossConfig?: Readonly<Record<string, number>> | undefined
+}
+
+/** How a checkpoint is kept. */
+export interface SaveOptions extends CallOptions {
+  /** How long from now on, in whole seconds. Default: for ever. */
+  readonly ttl?: Duration.Input | undefined
+}
+
+/** How the whole state is kept. */
+export interface SaveStateOptions extends SaveOptions {
+  /** Replace a checkpoint of that name. Default false: a name that is taken fails with `Conflict`. */
+  readonly overwrite?: boolean | undefined
+}
+
+/** What of a checkpoint is loaded, and with whose leave. */
+export interface LoadOptions extends CallOptions {
+  /** Restore the optimizer's state too. */
+  readonly optimizer: boolean
+  /** Needed for a checkpoint of another account. */
+  readonly weightsAccessToken?: Redacted.Redacted | string | undefined
 }
 
 /** AdamW for one step. */
@@ -51,14 +75,25 @@ export interface ForwardBackwardOutput {
   readonly metrics: Record<string, number>
 }
 
+/** What a pass with a loss of the caller's gives; `metrics` holds the service's and the caller's, which win. */
+export interface CustomOutput extends ForwardBackwardOutput {
+  /** As the caller's function gave it. */
+  readonly loss: number
+}
+
 /** What an optimizer step gives. */
 export interface OptimStepResult {
   readonly metrics: Record<string, number>
 }
 
-/** What a save gives: where it is, `tinker://<run>/weights/<name>`. */
+/** What a save gives: where it is, `tinker://<run>/weights/<name>`, or `…/sampler_weights/<name>`. */
 export interface SaveResult {
   readonly path: string
+}
+
+/** What a save without a name gives: the sampling session that has the weights. They are gone with it. */
+export interface EphemeralSaveResult {
+  readonly samplingSessionId: string
 }
 
 /** What a load gives. */
@@ -77,7 +112,13 @@ export interface ModelInfo {
   readonly loraRank: number | undefined
 }
 
-export type OperationKind = "forward_backward" | "forward" | "optim_step" | "save_weights" | "load_weights"
+export type OperationKind =
+  | "forward_backward"
+  | "forward"
+  | "optim_step"
+  | "save_weights"
+  | "save_weights_for_sampler"
+  | "load_weights"
 
 /** An operation that has its place in the sequence and has not been sent. */
 export interface Prepared<A> {
@@ -95,7 +136,13 @@ export interface Prepared<A> {
 
 /** The operations of a client, in the two forms in which it offers them. */
 export interface Operations<
-  Wrap extends { readonly pass: unknown; readonly update: unknown; readonly save: unknown; readonly load: unknown }
+  Wrap extends {
+    readonly pass: unknown
+    readonly update: unknown
+    readonly save: unknown
+    readonly ephemeral: unknown
+    readonly load: unknown
+  }
 > {
   /** Adds the gradients of a batch to those that wait for the next `optimStep`. */
   readonly forwardBackward: (
@@ -105,17 +152,15 @@ export interface Operations<
   /** The same pass without gradients. */
   readonly forward: (data: ReadonlyArray<Datum>, options: LossOptions) => Effect.Effect<Wrap["pass"], TinkerError>
   /** Applies the accumulated gradients and clears them. */
-  readonly optimStep: (params: AdamParams) => Effect.Effect<Wrap["update"], TinkerError>
-  /** Saves weights and optimizer under a name that is new in this run. `ttl` in whole seconds; without one it never expires. */
-  readonly saveState: (
-    name: string,
-    options?: { readonly ttl?: Duration.Input | undefined }
-  ) => Effect.Effect<Wrap["save"], TinkerError>
+  readonly optimStep: (params: AdamParams, options?: CallOptions) => Effect.Effect<Wrap["update"], TinkerError>
+  /** Saves weights and optimizer under a name that is new in this run. */
+  readonly saveState: (name: string, options?: SaveStateOptions) => Effect.Effect<Wrap["save"], TinkerError>
+  /** Saves the weights alone, for sampling, under a name that is new among this run's of that kind. */
+  readonly saveWeightsForSampler: (name: string, options?: SaveOptions) => Effect.Effect<Wrap["save"], TinkerError>
+  /** Makes a sampling session of the present weights, which are written down nowhere. */
+  readonly saveWeightsEphemeral: (options?: SaveOptions) => Effect.Effect<Wrap["ephemeral"], TinkerError>
   /** Loads a checkpoint; services allow it only as a model's first operation. */
-  readonly loadState: (
-    path: string,
-    options: { readonly optimizer: boolean }
-  ) => Effect.Effect<Wrap["load"], TinkerError>
+  readonly loadState: (path: string, options: LoadOptions) => Effect.Effect<Wrap["load"], TinkerError>
 }
 
 /** See the top of this module. Made by `ServiceClient`; lives in the scope that it was made in. */
@@ -123,6 +168,7 @@ export interface TrainingClient extends Operations<{
   pass: ApiFuture<ForwardBackwardOutput>
   update: ApiFuture<OptimStepResult>
   save: ApiFuture<SaveResult>
+  ephemeral: ApiFuture<EphemeralSaveResult>
   load: ApiFuture<LoadResult>
 }> {
   readonly modelId: string
@@ -134,11 +180,22 @@ export interface TrainingClient extends Operations<{
     pass: Prepared<ForwardBackwardOutput>
     update: Prepared<OptimStepResult>
     save: Prepared<SaveResult>
+    ephemeral: Prepared<EphemeralSaveResult>
     load: Prepared<LoadResult>
   }>
-  readonly info: Effect.Effect<ModelInfo, TinkerError>
-  /** Frees the model on the service. What is saved stays. */
-  readonly unload: Effect.Effect<void, TinkerError>
+  /**
+   * A pass with a loss of your own: the service computes the log-probabilities, `loss` gives for each datum the gradient with
+   * respect to them, and a second pass sends that back through the model. Returns once the second pass is submitted; the first
+   * is awaited before `loss` is called, so that operations which other fibers submit meanwhile may come between the two.
+   */
+  readonly forwardBackwardCustom: <E = never, R = never>(
+    data: ReadonlyArray<Datum>,
+    loss: CustomLoss<E, R>,
+    options?: CallOptions
+  ) => Effect.Effect<ApiFuture<CustomOutput>, TinkerError | E, R>
+  readonly info: (options?: CallOptions) => Effect.Effect<ModelInfo, TinkerError>
+  /** Frees the model on the service and ends this client. What is saved stays. */
+  readonly unload: (options?: CallOptions) => Effect.Effect<void, TinkerError>
   /**
    * Completes with the first thing that ends this client, or that leaves its state in doubt: an operation that failed after it
    * was accepted (a failed save or forward pass only where the run itself is lost), a lost run or session, an expired result,

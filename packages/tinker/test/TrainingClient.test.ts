@@ -24,6 +24,15 @@ const operations = new Set(["forward_backward", "optim_step", "save_weights", "l
 /** The operations as they came, repetitions left out. */
 const sentOperations = (fake: Fake.Fake) => fake.seen.map((seen) => seen.path).filter((path) => operations.has(path))
 
+/** Of each pass as it came: its number, and the first token of each datum. */
+const sentTokens = (fake: Fake.Fake) =>
+  Effect.forEach(fake.of("forward_backward"), (seen) =>
+    Effect.map(Protobuf.decodeForwardBackwardRequest(seen.body), ({ data, seqId }) => [
+      seqId,
+      ...data.map(({ modelInput: { chunks } }) => (chunks[0]?.type === "encoded_text" ? chunks[0].tokens[0] : -1))
+    ])
+  )
+
 describe("TrainingClient", () => {
   it.effect("makes a model, trains it and saves it", () => {
     const fake = Fake.make()
@@ -406,7 +415,8 @@ describe("TrainingClient", () => {
         const inFlight = yield* Effect.forkChild(failing(client.optimStep(adam)))
         const queued = yield* Effect.forkChild(failing(client.saveState("q")))
         yield* TestClock.adjust("1 second")
-        const sent = () => fake.seen.filter((seen) => seen.path !== "session_heartbeat").length
+        const sent = () =>
+          fake.seen.filter(({ path }) => path !== "session_heartbeat" && path !== "client/dynamic_config").length
         const before = sent()
         yield* client.fence("the run moved on")
         yield* client.fence("again")
@@ -458,12 +468,79 @@ describe("TrainingClient", () => {
         const output = yield* future.result
         assert.deepStrictEqual(output.metrics, { "loss:sum": 6 })
         assert.strictEqual(output.lossFnOutputs.length, 3)
-        const tokens = yield* Effect.forEach(fake.of("forward_backward"), (seen) =>
-          Effect.map(Protobuf.decodeForwardBackwardRequest(seen.body), ({ data }) =>
-            data.map((datum) => datum.modelInput.chunks.map((c) => (c.type === "encoded_text" ? c.tokens[0] : -1))[0])
-          )
+        // The first of them goes last: a service that works in order begins with none before it has all.
+        assert.deepStrictEqual(yield* sentTokens(fake), [
+          [2, 3, 4],
+          [3, 5],
+          [1, 1, 2]
+        ])
+      }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+    })
+
+    it.effect("are sent one after the other where the service asks for it", () => {
+      const fake = Fake.make(config({ fwdbwd_max_chunk_len: 2, parallel_fwdbwd_chunks: false }))
+      return Effect.gen(function* () {
+        const client = yield* newClient
+        yield* client.forward(
+          [1, 2, 3, 4, 5].map((token) => Fake.datum(token)),
+          loss
         )
-        assert.deepStrictEqual(tokens, [[1, 2], [3, 4], [5]])
+        assert.deepStrictEqual(yield* sentTokens(fake), [
+          [1, 1, 2],
+          [2, 3, 4],
+          [3, 5]
+        ])
+      }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+    })
+
+    it.effect.each<[boolean, ReadonlyArray<number>]>([
+      [true, [2, 3, 2]],
+      [false, [1, 2, 2]]
+    ])(
+      "that cannot be submitted whole end the client, and where possible leave the model alone: parallel %s",
+      ([parallel, sent]) => {
+        const fake = Fake.make((seen) =>
+          seen.path === "forward_backward" &&
+          Effect.runSync(Protobuf.decodeForwardBackwardRequest(seen.body)).seqId === 2
+            ? seen.nth < 2
+              ? Fake.refused
+              : Fake.failing(422, "no")
+            : config({ fwdbwd_max_chunk_len: 1, parallel_fwdbwd_chunks: parallel })(seen)
+        )
+        return Effect.gen(function* () {
+          const client = yield* newClient
+          const data = [1, 2, 3].map((token) => Fake.datum(token))
+          const fiber = yield* Effect.forkChild(failing(client.forwardBackward(data, loss)))
+          yield* TestClock.adjust("1 minute")
+          assert.strictEqual((yield* Fiber.join(fiber))._tag, "BadRequest")
+          assert.strictEqual((yield* failing(client.optimStep(adam)))._tag, "SubmissionRefused")
+          assert.deepStrictEqual(
+            (yield* sentTokens(fake)).map(([seqId]) => seqId),
+            sent
+          )
+        }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+      }
+    )
+
+    it.effect("wait while more bytes are on their way than the service allows", () => {
+      const gate = Deferred.makeUnsafe<void>()
+      const fake = Fake.make((seen) =>
+        seen.path === "forward_backward"
+          ? Effect.as(Deferred.await(gate), undefined)
+          : config({ fwdbwd_max_chunk_len: 1, fwdbwd_dispatch_bytes_semaphore_size: 250 })(seen)
+      )
+      return Effect.gen(function* () {
+        const client = yield* newClient
+        const data = [1, 2, 3, 4, 5, 6, 7, 8].map((token) => Fake.datum(token))
+        const fiber = yield* Effect.forkChild(client.forwardBackward(data, loss))
+        yield* TestClock.adjust("1 second")
+        const some = fake.of("forward_backward").length
+        assert.isAbove(some, 1)
+        assert.isBelow(some, 7)
+        yield* Deferred.succeed(gate, undefined)
+        yield* TestClock.adjust("1 second")
+        yield* (yield* Fiber.join(fiber)).result
+        assert.strictEqual(fake.of("forward_backward").length, 8)
       }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
     })
 
@@ -477,11 +554,11 @@ describe("TrainingClient", () => {
           for (let i = 0; i < skip; i++) yield* client.optimStep(adam)
           const data = [1, 2, 3].map((token) => Fake.datum(token))
           const ops = yield* Effect.all([
-            client.prepare.forwardBackward(data, { loss: "ppo", lossConfig: { b: 2, a: 1 } }),
-            client.prepare.forwardBackward(data, { loss: "ppo", lossConfig: { a: 1, b: 2 } }),
-            client.prepare.forward(data, { loss: "ppo", lossConfig: { a: 1, b: 2 } }),
-            client.prepare.forwardBackward(data.toReversed(), { loss: "ppo", lossConfig: { a: 1, b: 2 } }),
-            client.prepare.forwardBackward(data, { loss: "ppo", lossConfig: { a: 1, b: 3 } }),
+            client.prepare.forwardBackward(data, { loss: "own", lossConfig: { b: 2, a: 1 } }),
+            client.prepare.forwardBackward(data, { loss: "own", lossConfig: { a: 1, b: 2 } }),
+            client.prepare.forward(data, { loss: "own", lossConfig: { a: 1, b: 2 } }),
+            client.prepare.forwardBackward(data.toReversed(), { loss: "own", lossConfig: { a: 1, b: 2 } }),
+            client.prepare.forwardBackward(data, { loss: "own", lossConfig: { a: 1, b: 3 } }),
             client.prepare.optimStep(adam),
             client.prepare.optimStep({ ...adam, beta1: 0.8 }),
             client.prepare.saveState("a"),
@@ -544,7 +621,7 @@ describe("TrainingClient", () => {
       const fake = Fake.make()
       return Effect.gen(function* () {
         const client = yield* newClient
-        assert.deepStrictEqual(yield* client.info, {
+        assert.deepStrictEqual(yield* client.info(), {
           modelId: "s0:train:0",
           modelName: undefined,
           tokenizerId: "org/tok",
@@ -553,7 +630,7 @@ describe("TrainingClient", () => {
           loraRank: 8
         })
         yield* client.fence("enough")
-        yield* client.unload
+        yield* client.unload()
         assert.deepStrictEqual(fake.of("unload_model")[0]?.json, { model_id: "s0:train:0" })
         assert.strictEqual((yield* failing(client.optimStep(adam)))._tag, "Fenced")
       }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))

@@ -64,7 +64,14 @@ export type Owner = typeof Owner.Type
 
 /** One request of a step: its places in the model's sequence and the SHA-256 of its payload. */
 export const Operation = Schema.Struct({
-  kind: Schema.Literals(["forward_backward", "forward", "optim_step", "save_weights", "load_weights"]),
+  kind: Schema.Literals([
+    "forward_backward",
+    "forward",
+    "optim_step",
+    "save_weights",
+    "save_weights_for_sampler",
+    "load_weights"
+  ]),
   seqIds: Schema.Array(Count),
   digest: Schema.String
 })

@@ -245,7 +245,7 @@ export const fromCheckpoint = Effect.fn("Restore.fromCheckpoint")(function* <E =
 
 /** Unloads a model that is not wanted any more. Whether the server agrees is not our concern. */
 export const abandon = (client: TrainingClient): Effect.Effect<void> =>
-  client.unload.pipe(
+  client.unload().pipe(
     Effect.timeoutOption("10 seconds"),
     Effect.catch((error) => Effect.logDebug(`Model ${client.modelId} was not unloaded: ${error.message}`)),
     Effect.asVoid

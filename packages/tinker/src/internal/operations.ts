@@ -1,24 +1,33 @@
 /** What each operation says, in bytes, and what its result means. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
 import { createHash } from "node:crypto"
 import { InvalidInput, TinkerError } from "../TinkerError.ts"
 import type {
   AdamParams,
+  EphemeralSaveResult,
   ForwardBackwardOutput,
+  LoadOptions,
   LoadResult,
   LossOptions,
   OperationKind,
   OptimStepResult,
-  SaveResult
+  SaveOptions,
+  SaveResult,
+  SaveStateOptions
 } from "../TrainingClient.ts"
+import type { CallOptions } from "../CallOptions.ts"
+import * as CheckpointPath from "../wire/CheckpointPath.ts"
 import type { Datum } from "../wire/Datum.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Header from "../wire/Headers.ts"
 import * as Json from "../wire/Json.ts"
 import * as Protobuf from "../wire/Protobuf.ts"
 import * as Zstd from "../wire/Zstd.ts"
+import * as CallLimits from "./callOptions.ts"
 import * as Chunks from "./chunks.ts"
+import * as DatumRules from "./datumRules.ts"
 import type { Poll } from "./poll.ts"
 import { badResponse, type ClientConfig, decodeValue, encodeJson, type Outgoing } from "./transport.ts"
 
@@ -30,6 +39,10 @@ export interface Draft<Part, A> {
   readonly digest: string
   /** Requests that it takes, and with them numbers. */
   readonly count: number
+  /** What the caller allows each request. */
+  readonly limits: CallLimits.Limits
+  /** Bytes of the `index`-th request, before compression. */
+  readonly bytes: (index: number) => number
   /** The `index`-th request, called once. */
   readonly request: (
     index: number,
@@ -37,6 +50,12 @@ export interface Draft<Part, A> {
   ) => Pick<Outgoing, "endpoint" | "body" | "contentType" | "headers">
   readonly decode: Poll<Part>["decode"]
   readonly combine: (parts: ReadonlyArray<Part>) => A
+  /** The checkpoint that a named save makes, and the result that it comes to where its own answer is lost. */
+  readonly checkpoint?: {
+    readonly kind: CheckpointPath.CheckpointPath["kind"]
+    readonly name: string
+    readonly found: (path: string) => A
+  }
 }
 
 const invalid = (operation: string, field: string, problem: string) =>
@@ -55,8 +74,8 @@ export const pass = (
   config: ClientConfig
 ): Effect.Effect<Draft<ForwardBackwardOutput, ForwardBackwardOutput>, TinkerError> =>
   Effect.suspend(() => {
-    if (data.length === 0) return Effect.fail(invalid(kind, "data", "is empty: give at least one datum"))
-    if (options.loss === "") return Effect.fail(invalid(kind, "loss", "is empty"))
+    const breach = DatumRules.breach(data, options)
+    if (breach !== undefined) return Effect.fail(invalid(kind, breach.field, breach.problem))
     const chunks = Chunks.split(data, {
       maxLength: config.fwdbwd_max_chunk_len,
       maxBytes: config.fwdbwd_max_chunk_bytes_count
@@ -76,11 +95,14 @@ export const pass = (
       },
       catch: (cause) => invalid(kind, "data", `cannot be encoded: ${cause instanceof Error ? cause.message : "?"}`)
     }).pipe(
-      Effect.map(({ digest, parts, rest }) => ({
+      Effect.zip(CallLimits.parse(kind, options)),
+      Effect.map(([{ digest, parts, rest }, limits]) => ({
         kind,
         requestType: kind === "forward" ? "Forward" : "ForwardBackward",
         digest,
         count: chunks.length,
+        limits,
+        bytes: (index) => parts[index]?.byteLength ?? 0,
         request: (index, { modelId, seqId }) => {
           const address = Protobuf.encodeForwardBackwardRequest({ ...emptyPass, modelId, seqId })
           const bytes = Buffer.concat([address, parts[index] ?? new Uint8Array(), rest])
@@ -103,7 +125,7 @@ export const pass = (
     )
   })
 
-const sorted = (config: Record<string, number>): Record<string, number> =>
+const sorted = (config: Readonly<Record<string, number>>): Record<string, number> =>
   Object.fromEntries(Object.entries(config).toSorted(([a], [b]) => (a < b ? -1 : 1)))
 
 /** An operation of one JSON request, whose digest is that of what it says beside its address. */
@@ -112,7 +134,11 @@ const single = <A>(options: {
   readonly requestType: string
   readonly endpoint: { readonly method: string; readonly path: string }
   readonly says: Record<string, unknown>
+  /** Part of the request and not of the digest: what another process would have to say otherwise. */
+  readonly aside?: Record<string, unknown>
+  readonly limits: CallLimits.Limits
   readonly read: (value: unknown) => Effect.Effect<A, TinkerError>
+  readonly checkpoint?: Draft<A, A>["checkpoint"]
 }): Draft<A, A> => ({
   kind: options.kind,
   requestType: options.requestType,
@@ -120,16 +146,32 @@ const single = <A>(options: {
     .update(`${options.kind}\n${JSON.stringify(options.says)}`)
     .digest("hex"),
   count: 1,
+  limits: options.limits,
+  bytes: () => 0,
   request: (_, { modelId, seqId }) => ({
     endpoint: options.endpoint,
-    body: encodeJson({ ...options.says, model_id: modelId, seq_id: seqId, type: options.kind })
+    body: encodeJson({ ...options.says, ...options.aside, model_id: modelId, seq_id: seqId, type: options.kind })
   }),
   decode: { _tag: "json", read: options.read },
   // One request, hence one part.
-  combine: (parts) => parts[0] as A
+  combine: (parts) => parts[0] as A,
+  ...(options.checkpoint === undefined ? {} : { checkpoint: options.checkpoint })
 })
 
-export const optimStep = (params: AdamParams): Effect.Effect<Draft<OptimStepResult, OptimStepResult>, TinkerError> => {
+/** Which values of Adam's make sense: all but the first two conditions come from the arithmetic itself. */
+const adamRules: Record<string, { readonly fits: (value: number) => boolean; readonly must: string }> = {
+  learning_rate: { fits: (value) => value >= 0, must: "0 or above" },
+  beta1: { fits: (value) => value >= 0 && value < 1, must: "from 0 to below 1" },
+  beta2: { fits: (value) => value >= 0 && value < 1, must: "from 0 to below 1" },
+  eps: { fits: (value) => value >= 0, must: "0 or above" },
+  weight_decay: { fits: (value) => value >= 0, must: "0 or above" },
+  grad_clip_norm: { fits: (value) => value >= 0, must: "0 (no clipping) or above" }
+}
+
+export const optimStep = Effect.fnUntraced(function* (
+  params: AdamParams,
+  options: CallOptions | undefined
+): Effect.fn.Return<Draft<OptimStepResult, OptimStepResult>, TinkerError> {
   const kind = "optim_step"
   const adam = {
     learning_rate: params.learningRate,
@@ -141,65 +183,125 @@ export const optimStep = (params: AdamParams): Effect.Effect<Draft<OptimStepResu
   }
   for (const [field, value] of Object.entries(adam)) {
     // JSON would turn it into null, and the service into a default.
-    if (!Number.isFinite(value)) return Effect.fail(invalid(kind, field, `is ${value} and must be a finite number`))
+    if (!Number.isFinite(value)) return yield* invalid(kind, field, `is ${value} and must be a finite number`)
+    const rule = adamRules[field]
+    if (rule !== undefined && !rule.fits(value))
+      return yield* invalid(kind, field, `is ${value} and must be ${rule.must}`)
   }
-  return Effect.succeed(
-    single({
-      kind,
-      requestType: "OptimStep",
-      endpoint: Endpoint.optimStep,
-      says: { adam_params: adam },
-      read: (value) =>
-        Effect.map(decodeValue(kind, Json.OptimStep)(value), ({ metrics }) => ({
-          metrics: Object.fromEntries(
-            Object.entries(metrics ?? {}).map(([name, metric]) => [name, metric ?? Number.NaN])
-          )
-        }))
-    })
-  )
-}
+  return single({
+    kind,
+    requestType: "OptimStep",
+    endpoint: Endpoint.optimStep,
+    says: { adam_params: adam },
+    limits: yield* CallLimits.parse(kind, options),
+    read: (value) =>
+      Effect.map(decodeValue(kind, Json.OptimStep)(value), ({ metrics }) => ({
+        metrics: Object.fromEntries(Object.entries(metrics ?? {}).map(([name, metric]) => [name, metric ?? Number.NaN]))
+      }))
+  })
+})
 
-export const saveState = (
-  name: string,
+const checkName = (kind: OperationKind, name: string): Effect.Effect<void, TinkerError> =>
+  /^[A-Za-z0-9_.-]{1,255}$/.test(name) && CheckpointPath.isSegment(name)
+    ? Effect.void
+    : Effect.fail(invalid(kind, "name", `"${name.slice(0, 80)}" must be 1 to 255 of A-Z a-z 0-9 . _ - and not . or ..`))
+
+const wholeSeconds = (
+  kind: OperationKind,
   ttl: Duration.Input | undefined
-): Effect.Effect<Draft<SaveResult, SaveResult>, TinkerError> => {
-  const kind = "save_weights"
-  if (!/^[A-Za-z0-9_.-]{1,255}$/.test(name)) {
-    const problem = `"${name.slice(0, 80)}" must be 1 to 255 of A-Z a-z 0-9 . _ -`
-    return Effect.fail(invalid(kind, "name", problem))
-  }
-  const given = ttl === undefined ? undefined : Duration.fromInput(ttl)
-  const seconds = given?._tag === "Some" ? Duration.toSeconds(given.value) : undefined
-  if (ttl !== undefined && (seconds === undefined || !Number.isInteger(seconds) || seconds < 1)) {
-    return Effect.fail(invalid(kind, "ttl", "must be a whole number of seconds above 0"))
-  }
-  return Effect.succeed(
-    single({
-      kind,
-      requestType: "SaveWeights",
-      endpoint: Endpoint.saveWeights,
-      says: { path: name, ...(seconds === undefined ? {} : { ttl_seconds: seconds }), overwrite: false },
-      read: (value) => Effect.map(decodeValue(kind, Json.SaveWeights)(value), ({ path }) => ({ path }))
-    })
-  )
+): Effect.Effect<{ readonly ttl_seconds?: number }, TinkerError> => {
+  if (ttl === undefined) return Effect.succeed({})
+  const given = Duration.fromInput(ttl)
+  const seconds = given._tag === "Some" ? Duration.toSeconds(given.value) : Number.NaN
+  return Number.isSafeInteger(seconds) && seconds >= 1
+    ? Effect.succeed({ ttl_seconds: seconds })
+    : Effect.fail(invalid(kind, "ttl", "must be a whole number of seconds above 0"))
 }
 
-export const loadState = (
+export const saveState = Effect.fnUntraced(function* (
+  name: string,
+  options: SaveStateOptions | undefined
+): Effect.fn.Return<Draft<SaveResult, SaveResult>, TinkerError> {
+  const kind = "save_weights"
+  yield* checkName(kind, name)
+  return single({
+    kind,
+    requestType: "SaveWeights",
+    endpoint: Endpoint.saveWeights,
+    says: { path: name, ...(yield* wholeSeconds(kind, options?.ttl)), overwrite: options?.overwrite ?? false },
+    limits: yield* CallLimits.parse(kind, options),
+    read: (value) => Effect.map(decodeValue(kind, Json.SaveWeights)(value), ({ path }) => ({ path })),
+    checkpoint: { kind: "weights", name, found: (path) => ({ path }) }
+  })
+})
+
+const samplerSave = { kind: "save_weights_for_sampler", requestType: "SaveWeightsForSampler" } as const
+
+export const saveWeightsForSampler = Effect.fnUntraced(function* (
+  name: string,
+  options: SaveOptions | undefined
+): Effect.fn.Return<Draft<SaveResult, SaveResult>, TinkerError> {
+  const { kind } = samplerSave
+  yield* checkName(kind, name)
+  return single({
+    ...samplerSave,
+    endpoint: Endpoint.saveWeightsForSampler,
+    says: { path: name, ...(yield* wholeSeconds(kind, options?.ttl)) },
+    limits: yield* CallLimits.parse(kind, options),
+    read: (value) =>
+      Effect.flatMap(decodeValue(kind, Json.SaveWeightsForSampler)(value), ({ path }) =>
+        path == null ? Effect.fail(badResponse(kind, "it has no path")) : Effect.succeed({ path })
+      ),
+    checkpoint: { kind: "sampler_weights", name, found: (path) => ({ path }) }
+  })
+})
+
+/** `nextSampler` is asked once the arguments are known to be good. */
+export const saveWeightsEphemeral = Effect.fnUntraced(function* (
+  options: SaveOptions | undefined,
+  nextSampler: () => number
+): Effect.fn.Return<Draft<EphemeralSaveResult, EphemeralSaveResult>, TinkerError> {
+  const { kind } = samplerSave
+  const ttl = yield* wholeSeconds(kind, options?.ttl)
+  const limits = yield* CallLimits.parse(kind, options)
+  return single({
+    ...samplerSave,
+    endpoint: Endpoint.saveWeightsForSampler,
+    says: ttl,
+    aside: { sampling_session_seq_id: nextSampler() },
+    limits,
+    read: (value) =>
+      Effect.flatMap(decodeValue(kind, Json.SaveWeightsForSampler)(value), ({ sampling_session_id: id }) =>
+        id == null
+          ? Effect.fail(badResponse(kind, "it has no sampling_session_id"))
+          : Effect.succeed({ samplingSessionId: id })
+      )
+  })
+})
+
+export const loadState = Effect.fnUntraced(function* (
   path: string,
-  optimizer: boolean
-): Effect.Effect<Draft<LoadResult, LoadResult>, TinkerError> => {
+  options: LoadOptions
+): Effect.fn.Return<Draft<LoadResult, LoadResult>, TinkerError> {
   const kind = "load_weights"
-  if (!path.startsWith("tinker://")) {
-    return Effect.fail(invalid(kind, "path", `"${path.slice(0, 80)}" is not of the form tinker://<run>/weights/<name>`))
+  const parsed = CheckpointPath.parse(path)
+  if (parsed._tag === "None" || parsed.value.kind !== "weights") {
+    const problem =
+      parsed._tag === "None"
+        ? "is not of the form tinker://<run>/weights/<name>"
+        : "can only be sampled from: give a path of the form tinker://<run>/weights/<name>"
+    return yield* invalid(kind, "path", `"${path.slice(0, 80)}" ${problem}`)
   }
-  return Effect.succeed(
-    single({
-      kind,
-      requestType: "LoadWeights",
-      endpoint: Endpoint.loadWeights,
-      says: { path, optimizer },
-      read: (value) =>
-        Effect.map(decodeValue(kind, Json.LoadWeights)(value), ({ path }) => ({ path: path ?? undefined }))
-    })
-  )
-}
+  const token = options.weightsAccessToken
+  return single({
+    kind,
+    requestType: "LoadWeights",
+    endpoint: Endpoint.loadWeights,
+    says: { path, optimizer: options.optimizer },
+    ...(token === undefined
+      ? {}
+      : { aside: { weights_access_token: Redacted.isRedacted(token) ? Redacted.value(token) : token } }),
+    limits: yield* CallLimits.parse(kind, options),
+    read: (value) => Effect.map(decodeValue(kind, Json.LoadWeights)(value), ({ path }) => ({ path: path ?? undefined }))
+  })
+})

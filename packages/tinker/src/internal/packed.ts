@@ -58,6 +58,19 @@ export const readI64 = (bytes: Uint8Array, what: string): Float64Array => {
   return out
 }
 
+/** 64-bit numbers as they are: slower, and for those that `readI64` refuses. */
+export const readBigI64 = (bytes: Uint8Array, what: string): BigInt64Array => new BigInt64Array(aligned(bytes, 8, what))
+
+/** Whether all are whole numbers up to 2^53, which a number holds exactly. */
+export const allSafe = (bytes: Uint8Array): boolean => {
+  const halves = new Int32Array(aligned(bytes, 4, "a tensor"))
+  for (let i = 1; i < halves.length; i += 2) {
+    const high = halves[i] as number // the index is below the length
+    if (high >= 0x200000 || high < -0x200000 || (high === -0x200000 && halves[i - 1] === 0)) return false
+  }
+  return true
+}
+
 export const readBf16 = (bytes: Uint8Array, what: string): Float32Array => {
   const halves = new Uint16Array(aligned(bytes, 2, what))
   const words = new Uint32Array(halves.length)

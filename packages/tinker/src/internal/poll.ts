@@ -65,7 +65,6 @@ export const retrieve = Effect.fnUntraced(function* <A>(
 ): Effect.fn.Return<A, TinkerError> {
   const { decode, operation, requestId, runId, toleranceMillis } = poll
   const explain = Status.lostModel(runId, poll.kind)
-  let allowMetadataOnly = true
   let iteration = 0
   let failures = 0
   let quick = 0
@@ -73,108 +72,112 @@ export const retrieve = Effect.fnUntraced(function* <A>(
   let billing = 0
   let goodAt = yield* Clock.currentTimeMillis
 
-  while (true) {
-    const started = yield* Clock.currentTimeMillis
-    const outcome = yield* Effect.result(
-      transport.send({
-        operation: `fetching ${operation}`,
-        endpoint: Endpoint.retrieveFuture,
-        body: encodeJson({ request_id: requestId, allow_metadata_only: allowMetadataOnly }),
-        headers: {
-          accept: decode._tag === "binary" ? Header.protobuf : Header.json,
-          [Header.requestIteration]: String(iteration++),
-          [Header.requestType]: poll.requestType
-        },
-        timeoutMillis: pollTimeoutMillis
-      })
-    )
-    yield* Metric.update(polls, 1)
-    const now = yield* Clock.currentTimeMillis
+  const fetch = Effect.fnUntraced(function* (allowMetadataOnly: boolean): Effect.fn.Return<A, TinkerError> {
+    while (true) {
+      const started = yield* Clock.currentTimeMillis
+      const outcome = yield* Effect.result(
+        transport.send({
+          operation: `fetching ${operation}`,
+          endpoint: Endpoint.retrieveFuture,
+          body: encodeJson({ request_id: requestId, allow_metadata_only: allowMetadataOnly }),
+          headers: {
+            accept: decode._tag === "binary" ? Header.protobuf : Header.json,
+            [Header.requestIteration]: String(iteration++),
+            [Header.requestType]: poll.requestType
+          },
+          timeoutMillis: pollTimeoutMillis
+        })
+      )
+      yield* Metric.update(polls, 1)
+      const now = yield* Clock.currentTimeMillis
 
-    if (Result.isFailure(outcome) || isOutage(outcome.success)) {
-      const error = Result.isFailure(outcome)
-        ? outcome.failure
-        : new TinkerError({
-            reason: Status.reasonOf(operation, outcome.success, Status.detailOf(outcome.success), now)
-          })
-      if (!error.isRetryable) return yield* error
-      // A poll that was held too long says nothing against a server that answers others meanwhile.
-      const alive = error.reason._tag === "Timeout" ? Math.max(goodAt, transport.answeredAt()) : goodAt
-      const left = toleranceMillis - (now - alive)
-      if (left <= 0) return yield* error
-      const hint = Result.isSuccess(outcome) ? Status.retryHintMillis(outcome.success, now) : undefined
-      const delay = hint ?? (yield* backoff(failures++, 500, 30_000))
-      yield* Effect.logDebug(`${error.message} Next poll in ${Math.round(delay)} ms`)
-      yield* Effect.sleep(Math.min(delay, left))
-      continue
-    }
-
-    const reply = outcome.success
-    goodAt = now
-    switch (reply.status) {
-      case 402: {
-        const detail = Status.detailOf(reply)
-        const config = yield* transport.boot
-        if (billing >= config.billing_exception_max_pause_duration_sec * 1000) {
-          const waited = Duration.millis(billing)
-          return yield* new TinkerError({ reason: new BillingPaused({ operation, detail, waited }) })
-        }
-        yield* Effect.logWarning(`${operation} waits for the account's billing: ${detail}`)
-        yield* Effect.sleep(billingPauseMillis)
-        billing += billingPauseMillis
+      if (Result.isFailure(outcome) || isOutage(outcome.success)) {
+        const error = Result.isFailure(outcome)
+          ? outcome.failure
+          : new TinkerError({
+              reason: Status.reasonOf(operation, outcome.success, Status.detailOf(outcome.success), now)
+            })
+        if (!error.isRetryable) return yield* error
+        // A poll that was held too long says nothing against a server that answers others meanwhile.
+        const alive = error.reason._tag === "Timeout" ? Math.max(goodAt, transport.answeredAt()) : goodAt
+        const left = toleranceMillis - (now - alive)
+        if (left <= 0) return yield* error
+        const hint = Result.isSuccess(outcome) ? Status.retryHintMillis(outcome.success, now) : undefined
+        const delay = hint ?? (yield* backoff(failures++, 500, 30_000))
+        yield* Effect.logDebug(`${error.message} Next poll in ${Math.round(delay)} ms`)
+        yield* Effect.sleep(Math.min(delay, left))
         continue
       }
-      case 408: {
-        const body = yield* Effect.option(parseJson(operation, reply))
-        if (body._tag === "Some") yield* report(poll, body.value)
-        failures = badRequests = billing = 0
+
+      const reply = outcome.success
+      goodAt = now
+      switch (reply.status) {
+        case 402: {
+          const detail = Status.detailOf(reply)
+          const config = yield* transport.boot
+          if (billing >= config.billing_exception_max_pause_duration_sec * 1000) {
+            const waited = Duration.millis(billing)
+            return yield* new TinkerError({ reason: new BillingPaused({ operation, detail, waited }) })
+          }
+          yield* Effect.logWarning(`${operation} waits for the account's billing: ${detail}`)
+          yield* Effect.sleep(billingPauseMillis)
+          billing += billingPauseMillis
+          continue
+        }
+        case 408: {
+          const body = yield* Effect.option(parseJson(operation, reply))
+          if (body._tag === "Some") yield* report(poll, body.value)
+          failures = badRequests = billing = 0
+          quick = yield* pace(quick, now - started)
+          continue
+        }
+        case 410:
+          return yield* new TinkerError({ reason: new PromiseExpired({ operation, requestId }) })
+        case 429: {
+          const delay = Status.retryHintMillis(reply, now) ?? (yield* backoff(failures++, 1000, 30_000))
+          yield* Effect.sleep(delay)
+          continue
+        }
+      }
+      if (!Status.isOk(reply)) {
+        const detail = Status.detailOf(reply)
+        const told = reply.status === 404 ? undefined : explain(reply, detail, true)
+        if (told !== undefined) return yield* told
+        if (reply.status === 400 && badRequests < badRequestRetries) {
+          yield* Effect.sleep(yield* backoff(badRequests++, 500, 10_000))
+          continue
+        }
+        return yield* new TinkerError({ reason: Status.reasonOf(operation, reply, detail, now) })
+      }
+
+      failures = badRequests = billing = 0
+      const contentType = reply.headers["content-type"] ?? ""
+      if (contentType.includes(Header.protobuf)) {
+        return yield* decode._tag === "binary"
+          ? decode.read(reply.body)
+          : Effect.fail(badResponse(operation, "it is protobuf where JSON was due"))
+      }
+      const body = yield* parseJson(operation, reply)
+      if (!isRecord(body)) return yield* badResponse(operation, `expected a JSON object, got ${JSON.stringify(body)}`)
+      if (body.type === "try_again") {
+        yield* report(poll, body)
         quick = yield* pace(quick, now - started)
         continue
       }
-      case 410:
-        return yield* new TinkerError({ reason: new PromiseExpired({ operation, requestId }) })
-      case 429: {
-        const delay = Status.retryHintMillis(reply, now) ?? (yield* backoff(failures++, 1000, 30_000))
-        yield* Effect.sleep(delay)
-        continue
+      if (body.status === "complete_metadata") {
+        const { response_payload_size: size } = yield* decodeValue(operation, Json.CompleteMetadata)(body)
+        if (!allowMetadataOnly)
+          return yield* badResponse(operation, "its size was announced twice, without its content")
+        // A large one waits until those before it are read.
+        return yield* transport.responses().spend(size)(fetch(false))
       }
+      if ("error" in body) return yield* failed(poll, body)
+      return yield* decode._tag === "json"
+        ? decode.read(body)
+        : Effect.fail(badResponse(operation, `it is JSON (${contentType}) where protobuf was due`))
     }
-    if (!Status.isOk(reply)) {
-      const detail = Status.detailOf(reply)
-      const told = reply.status === 404 ? undefined : explain(reply, detail, true)
-      if (told !== undefined) return yield* told
-      if (reply.status === 400 && badRequests < badRequestRetries) {
-        yield* Effect.sleep(yield* backoff(badRequests++, 500, 10_000))
-        continue
-      }
-      return yield* new TinkerError({ reason: Status.reasonOf(operation, reply, detail, now) })
-    }
-
-    failures = badRequests = billing = 0
-    const contentType = reply.headers["content-type"] ?? ""
-    if (contentType.includes(Header.protobuf)) {
-      return yield* decode._tag === "binary"
-        ? decode.read(reply.body)
-        : Effect.fail(badResponse(operation, "it is protobuf where JSON was due"))
-    }
-    const body = yield* parseJson(operation, reply)
-    if (!isRecord(body)) return yield* badResponse(operation, `expected a JSON object, got ${JSON.stringify(body)}`)
-    if (body.type === "try_again") {
-      yield* report(poll, body)
-      quick = yield* pace(quick, now - started)
-      continue
-    }
-    if (body.status === "complete_metadata") {
-      yield* decodeValue(operation, Json.CompleteMetadata)(body)
-      if (!allowMetadataOnly) return yield* badResponse(operation, "its size was announced twice, without its content")
-      allowMetadataOnly = false
-      continue
-    }
-    if ("error" in body) return yield* failed(poll, body)
-    return yield* decode._tag === "json"
-      ? decode.read(body)
-      : Effect.fail(badResponse(operation, `it is JSON (${contentType}) where protobuf was due`))
-  }
+  })
+  return yield* fetch(true)
 })
 
 const isOutage = (reply: Reply): boolean => reply.status >= 500

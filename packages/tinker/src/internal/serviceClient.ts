@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { RestClient } from "../RestClient.ts"
@@ -33,6 +34,9 @@ const invalid = (operation: string, field: string, problem: string) =>
 
 const metadata = (given: Record<string, string> | undefined) => (given === undefined ? {} : { user_metadata: given })
 
+/** Where another process has numbered the samplers of a session before: a number that it has most likely not reached. */
+const elsewhere = Effect.map(Random.nextIntBetween(1, 2000), (block) => block * 1_000_000)
+
 /** Sessions live in the surrounding scope, clients in those of their callers. */
 export const make = Effect.fnUntraced(function* (options: {
   readonly transport: Transport
@@ -47,6 +51,8 @@ export const make = Effect.fnUntraced(function* (options: {
   const scope = yield* Effect.scope
   const lock = Semaphore.makeUnsafe(1)
   let current: Session.Session | undefined
+  /** Whether the service's settings are kept up to date, which begins with the first session. */
+  let fresh = false
 
   const createSession = Effect.gen(function* () {
     const operation = "create session"
@@ -64,6 +70,10 @@ export const make = Effect.fnUntraced(function* (options: {
     if (created.info_message) yield* Effect.logInfo(created.info_message)
     if (created.warning_message) yield* Effect.logWarning(created.warning_message)
     if (created.error_message) yield* Effect.logError(created.error_message)
+    if (!fresh) {
+      fresh = true
+      yield* Effect.forkIn(Effect.ignore(transport.keepFresh), scope)
+    }
     return yield* Session.keep(transport, created.session_id, heartbeatMillis).pipe(Scope.provide(scope))
   })
 
@@ -97,6 +107,7 @@ export const make = Effect.fnUntraced(function* (options: {
     readonly modelId: string
     readonly session: Session.Session
     readonly nextSeq: number
+    readonly fresh: boolean
   }) {
     const config = yield* transport.boot
     return yield* Training.make({ transport, config, toleranceMillis, ...model })
@@ -171,7 +182,7 @@ export const make = Effect.fnUntraced(function* (options: {
           Effect.map(({ model_id }) => ({ live, model_id }))
         )
     })
-    return yield* open({ modelId: model_id, session: live, nextSeq: 1 })
+    return yield* open({ modelId: model_id, session: live, nextSeq: 1, fresh: true })
   })
 
   /** One request makes the model and loads it; its id follows from the session. */
@@ -215,11 +226,11 @@ export const make = Effect.fnUntraced(function* (options: {
           Effect.as({ live, modelId })
         )
     })
-    return yield* open({ modelId, session: live, nextSeq: 1 })
+    return yield* open({ modelId, session: live, nextSeq: 1, fresh: true })
   })
 
   const abandon = (client: TrainingClient) =>
-    client.unload.pipe(
+    client.unload().pipe(
       Effect.timeout("10 seconds"),
       Effect.catch((error) => Effect.logDebug(`Model ${client.modelId} was not unloaded: ${error.message}`))
     )
@@ -271,8 +282,8 @@ export const make = Effect.fnUntraced(function* (options: {
       const live =
         current?.id === given.sessionId && !current.isLost()
           ? current
-          : yield* Session.keep(transport, given.sessionId, heartbeatMillis)
-      return yield* open({ modelId: given.modelId, session: live, nextSeq: given.nextSeq })
+          : yield* Session.keep(transport, given.sessionId, heartbeatMillis, yield* elsewhere)
+      return yield* open({ modelId: given.modelId, session: live, nextSeq: given.nextSeq, fresh: false })
     })
   }
 })

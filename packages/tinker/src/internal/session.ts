@@ -16,6 +16,8 @@ export interface Session {
   readonly onLost: (listener: (error: TinkerError) => void) => () => void
   /** Numbers models from 0 on. */
   readonly nextModel: () => number
+  /** Numbers sampling sessions, those of unnamed saves among them. */
+  readonly nextSampler: () => number
 }
 
 const beatTimeoutMillis = 10_000
@@ -28,11 +30,13 @@ const silenceMillis = 120_000
 export const keep = Effect.fnUntraced(function* (
   transport: Transport,
   id: string,
-  everyMillis: number
+  everyMillis: number,
+  firstSampler = 0
 ): Effect.fn.Return<Session, never, Scope.Scope> {
   const listeners = new Set<(error: TinkerError) => void>()
   let lost: TinkerError | undefined
   let models = 0
+  let samplers = firstSampler
   let beatAt = yield* Clock.currentTimeMillis
 
   const body = encodeJson({ session_id: id, type: "session_heartbeat" })
@@ -91,6 +95,7 @@ export const keep = Effect.fnUntraced(function* (
         listeners.delete(listener)
       }
     },
-    nextModel: () => models++
+    nextModel: () => models++,
+    nextSampler: () => samplers++
   }
 })

@@ -4,17 +4,25 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
+import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { ApiFuture, QueueState } from "../ApiFuture.ts"
+import type { CallOptions } from "../CallOptions.ts"
+import type { CustomLoss } from "../CustomLoss.ts"
 import { Fenced, SubmissionRefused, TinkerError } from "../TinkerError.ts"
-import type { ModelInfo, Prepared, TrainingClient } from "../TrainingClient.ts"
+import type { CustomOutput, ModelInfo, Prepared, TrainingClient } from "../TrainingClient.ts"
+import type { Datum } from "../wire/Datum.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Json from "../wire/Json.ts"
+import * as CallLimits from "./callOptions.ts"
+import * as Custom from "./customLoss.ts"
 import * as Lane from "./lane.ts"
 import * as Operations from "./operations.ts"
 import { retrieve } from "./poll.ts"
+import * as QueueNotice from "./queueNotice.ts"
+import * as Saved from "./savedCheckpoint.ts"
 import type { Session } from "./session.ts"
 import * as Status from "./status.ts"
 import { type ClientConfig, decodeJson, encodeJson, type Transport } from "./transport.ts"
@@ -29,11 +37,12 @@ const spanNames = {
   forward: "TrainingClient.forward",
   optim_step: "TrainingClient.optimStep",
   save_weights: "TrainingClient.saveState",
+  save_weights_for_sampler: "TrainingClient.saveWeightsForSampler",
   load_weights: "TrainingClient.loadState"
 } as const
 
 /** Failing, these leave the model as it was. */
-const harmless: ReadonlySet<string> = new Set(["forward", "save_weights"])
+const harmless: ReadonlySet<string> = new Set(["forward", "save_weights", "save_weights_for_sampler"])
 
 interface Placed<A> extends Prepared<A> {
   /** Lets the operation go when its turn comes, without waiting for that. */
@@ -52,6 +61,8 @@ export const make = Effect.fnUntraced(function* (options: {
   readonly config: ClientConfig
   readonly modelId: string
   readonly nextSeq: number
+  /** Whether every operation that the model ever saw is this client's. */
+  readonly fresh: boolean
   readonly toleranceMillis: number
 }): Effect.fn.Return<TrainingClient, never, Scope.Scope> {
   const { config, modelId, session, toleranceMillis, transport } = options
@@ -64,6 +75,9 @@ export const make = Effect.fnUntraced(function* (options: {
   )
   const failure = Deferred.makeUnsafe<TinkerError>()
   const awaited = new Set<Awaited>()
+  const notice = QueueNotice.make("more training clients are at work than the service allows at once")
+  /** How often this client has saved under each name. */
+  const saves = new Map<string, number>()
   let nextSeq = options.nextSeq
   /** Why nothing more is sent. */
   let stopped: TinkerError | undefined
@@ -112,32 +126,84 @@ export const make = Effect.fnUntraced(function* (options: {
   const forget = session.onLost(stop)
   yield* Effect.addFinalizer(() => Effect.sync(forget))
 
-  /** Submits the requests of one operation, one after the other; each answer is the id of a result to come. */
+  /**
+   * Whether a name that the service calls taken can only have been taken by an earlier try of the same save: nobody else ever
+   * saved anything of this model, and this client saved under that name but once.
+   */
+  const isOwn = (checkpoint: { readonly kind: string; readonly name: string }) =>
+    options.fresh && saves.get(`${checkpoint.kind}/${checkpoint.name}`) === 1
+
+  /** The id of the result to come; or none, where the service has taken an earlier try and says no more than that. */
+  const submitOne = <Part, A>(draft: Operations.Draft<Part, A>, index: number, seqId: number) => {
+    const operation = `${draft.kind} ${seqId}`
+    const explain = Status.lostModel(modelId, draft.kind)
+    let takenBefore = false
+    return Effect.suspend(() => {
+      const request = draft.request(index, { modelId, seqId })
+      return transport.exchange({
+        operation,
+        ...request,
+        ...draft.limits,
+        headers: { ...draft.limits.headers, ...request.headers },
+        explain: (reply, detail, repeated) => {
+          takenBefore = repeated && reply.status === 409
+          return explain(reply, detail, repeated)
+        }
+      })
+    }).pipe(
+      transport.batches().spend(draft.bytes(index)),
+      Effect.flatMap(decodeJson(operation, Json.Submitted)),
+      Effect.map(({ request_id }): string | TinkerError => request_id),
+      Effect.catchIf(
+        (error) =>
+          takenBefore && error.reason._tag === "Conflict" && draft.checkpoint !== undefined && isOwn(draft.checkpoint),
+        Effect.succeed
+      )
+    )
+  }
+
+  /**
+   * Submits the requests of one operation. Of several the first goes last: a service that works in order then begins with none
+   * before it has all, and one that cannot be submitted leaves the model as it was.
+   */
   const submitAll = Effect.fnUntraced(function* <Part, A>(
     draft: Operations.Draft<Part, A>,
     seqIds: ReadonlyArray<number>
   ) {
-    const requestIds: Array<string> = []
-    for (const [index, seqId] of seqIds.entries()) {
-      const operation = `${draft.kind} ${seqId}`
-      yield* Metric.update(submissions, 1)
-      const accepted = yield* transport
-        .exchange({
-          operation,
-          ...draft.request(index, { modelId, seqId }),
-          explain: Status.lostModel(modelId, draft.kind)
-        })
-        .pipe(Effect.flatMap(decodeJson(operation, Json.Submitted)))
-      requestIds.push(accepted.request_id)
+    yield* Metric.update(submissions, seqIds.length)
+    const [first = 0, ...others] = seqIds
+    const rest = config.parallel_fwdbwd_chunks
+      ? yield* Effect.forEach(others, (seqId, i) => submitOne(draft, i + 1, seqId), { concurrency: "unbounded" })
+      : []
+    const answers = [yield* submitOne(draft, 0, first), ...rest]
+    if (!config.parallel_fwdbwd_chunks) {
+      for (const [i, seqId] of others.entries()) answers.push(yield* submitOne(draft, i + 1, seqId))
     }
-    return requestIds
+    return answers
   })
+
+  const fetchOne = <Part, A>(
+    draft: Operations.Draft<Part, A>,
+    seqId: number,
+    requestId: string,
+    onState: (state: QueueState) => Effect.Effect<void>
+  ) =>
+    retrieve(transport, {
+      operation: `${draft.kind} ${seqId}`,
+      requestId,
+      requestType: draft.requestType,
+      runId: modelId,
+      kind: draft.kind,
+      decode: draft.decode,
+      onState,
+      toleranceMillis
+    })
 
   /** Begins to fetch the result of an accepted operation. */
   const follow = Effect.fnUntraced(function* <Part, A>(
     draft: Operations.Draft<Part, A>,
     seqIds: ReadonlyArray<number>,
-    requestIds: ReadonlyArray<string>
+    answers: ReadonlyArray<string | TinkerError>
   ): Effect.fn.Return<ApiFuture<A>> {
     const result = Deferred.makeUnsafe<A, TinkerError>()
     const state = yield* SubscriptionRef.make<QueueState>({ state: "active", reason: undefined })
@@ -146,27 +212,29 @@ export const make = Effect.fnUntraced(function* (options: {
       fiber: undefined
     }
     awaited.add(one)
-    const fetchAll = Effect.forEach(
-      requestIds,
-      (requestId, index) =>
-        retrieve(transport, {
-          operation: `${draft.kind} ${seqIds[index]}`,
-          requestId,
-          requestType: draft.requestType,
-          runId: modelId,
-          kind: draft.kind,
-          decode: draft.decode,
-          onState: (next) => {
-            const known = SubscriptionRef.getUnsafe(state)
-            return known.state === next.state && known.reason === next.reason
-              ? Effect.void
-              : SubscriptionRef.set(state, next)
-          },
-          toleranceMillis
-        }),
-      { concurrency: "unbounded" }
+    const onState = (next: QueueState) => {
+      const known = SubscriptionRef.getUnsafe(state)
+      return known.state === next.state && known.reason === next.reason
+        ? Effect.void
+        : Effect.andThen(SubscriptionRef.set(state, next), notice(`${draft.kind} ${seqIds[0] ?? 0}`, next))
+    }
+    const [answer] = answers
+    const { checkpoint } = draft
+    const fetchAll = (
+      typeof answer === "object" && checkpoint !== undefined
+        ? Effect.map(
+            Saved.find(transport, { runId: modelId, ...checkpoint, toleranceMillis }, answer),
+            checkpoint.found
+          )
+        : Effect.map(
+            Effect.forEach(
+              answers.filter((answer) => typeof answer === "string"),
+              (requestId, index) => fetchOne(draft, seqIds[index] ?? 0, requestId, onState),
+              { concurrency: "unbounded" }
+            ),
+            draft.combine
+          )
     ).pipe(
-      Effect.map(draft.combine),
       Effect.onExit((exit) => {
         awaited.delete(one)
         Deferred.doneUnsafe(result, exit)
@@ -183,7 +251,7 @@ export const make = Effect.fnUntraced(function* (options: {
     one.fiber = yield* Effect.forkIn(fetchAll, scope)
     if (!awaited.has(one)) one.fiber.interruptUnsafe()
     return {
-      requestIds,
+      requestIds: answers.filter((answer) => typeof answer === "string"),
       result: Deferred.await(result),
       queueState: SubscriptionRef.changes(state).pipe(Stream.interruptWhen(Effect.exit(Deferred.await(result))))
     }
@@ -194,6 +262,10 @@ export const make = Effect.fnUntraced(function* (options: {
     Effect.withFiber((owner) => {
       if (stopped !== undefined) return Effect.fail(stopped)
       const seqIds = Array.from({ length: draft.count }, () => nextSeq++)
+      if (draft.checkpoint !== undefined) {
+        const name = `${draft.checkpoint.kind}/${draft.checkpoint.name}`
+        saves.set(name, (saves.get(name) ?? 0) + 1)
+      }
       const accepted = Deferred.makeUnsafe<ApiFuture<A>, TinkerError>()
       const first = seqIds[0] ?? 0
 
@@ -209,7 +281,7 @@ export const make = Effect.fnUntraced(function* (options: {
           return Effect.void
         })
       const run = submitAll(draft, seqIds).pipe(
-        Effect.flatMap((requestIds) => follow(draft, seqIds, requestIds)),
+        Effect.flatMap((answers) => follow(draft, seqIds, answers)),
         Effect.flatMap((future) => Deferred.succeed(accepted, future)),
         // Clearing the lane interrupts the fiber that this runs in.
         Effect.catch((error) => Effect.uninterruptible(refuse(error))),
@@ -250,9 +322,16 @@ export const make = Effect.fnUntraced(function* (options: {
     forwardBackward: (data, options) =>
       Effect.flatMap(Operations.pass("forward_backward", data, options, config), reserve),
     forward: (data, options) => Effect.flatMap(Operations.pass("forward", data, options, config), reserve),
-    optimStep: (params) => Effect.flatMap(Operations.optimStep(params), reserve),
-    saveState: (name, options) => Effect.flatMap(Operations.saveState(name, options?.ttl), reserve),
-    loadState: (path, options) => Effect.flatMap(Operations.loadState(path, options.optimizer), reserve)
+    optimStep: (params, options) => Effect.flatMap(Operations.optimStep(params, options), reserve),
+    saveState: (name, options) => Effect.flatMap(Operations.saveState(name, options), reserve),
+    saveWeightsForSampler: (name, options) => Effect.flatMap(Operations.saveWeightsForSampler(name, options), reserve),
+    saveWeightsEphemeral: (options) =>
+      Effect.flatMap(Operations.saveWeightsEphemeral(options, session.nextSampler), reserve),
+    loadState: (path, options) => {
+      const token = options.weightsAccessToken
+      if (token !== undefined) transport.conceal(Redacted.isRedacted(token) ? Redacted.value(token) : token)
+      return Effect.flatMap(Operations.loadState(path, options), reserve)
+    }
   } satisfies TrainingClient["prepare"]
 
   /** Both halves in one go: no interruption comes between the place and its submission. */
@@ -261,12 +340,32 @@ export const make = Effect.fnUntraced(function* (options: {
       Effect.flatMap(placed, ({ begin, submit }) => Effect.andThen(begin, restore(submit)))
     )
 
-  const aboutModel = { body: encodeJson({ model_id: modelId }), explain: Status.lostModel(modelId, "model") }
+  const forwardBackwardCustom = Effect.fn("TrainingClient.forwardBackwardCustom")(function* <E, R>(
+    data: ReadonlyArray<Datum>,
+    loss: CustomLoss<E, R>,
+    given?: CallOptions
+  ): Effect.fn.Return<ApiFuture<CustomOutput>, TinkerError | E, R> {
+    const crossEntropy = { ...given, loss: "cross_entropy" }
+    const first = yield* now(place.forward(yield* Custom.forwardData(data), crossEntropy))
+    const batch = yield* Custom.batchOf(data, yield* first.result)
+    const told = loss(batch)
+    const value = Effect.isEffect(told) ? yield* told : told
+    const pass = yield* now(place.forwardBackward(yield* Custom.backwardData(batch, value), crossEntropy))
+    return { ...pass, result: Effect.map(pass.result, Custom.outputOf(value)) }
+  })
 
-  const info = Effect.fn("TrainingClient.info")(function* () {
+  const aboutModel = (operation: string, given: CallOptions | undefined) =>
+    Effect.map(CallLimits.parse(operation, given), (limits) => ({
+      operation,
+      ...limits,
+      body: encodeJson({ model_id: modelId }),
+      explain: Status.lostModel(modelId, "model")
+    }))
+
+  const info = Effect.fn("TrainingClient.info")(function* (given?: CallOptions) {
     const operation = `get info of ${modelId}`
     const found = yield* transport
-      .exchange({ operation, endpoint: Endpoint.getInfo, ...aboutModel })
+      .exchange({ endpoint: Endpoint.getInfo, ...(yield* aboutModel(operation, given)) })
       .pipe(Effect.flatMap(decodeJson(operation, Json.ModelInfo)))
     const data = found.model_data
     return {
@@ -279,10 +378,10 @@ export const make = Effect.fnUntraced(function* (options: {
     } satisfies ModelInfo
   })
 
-  const unload = Effect.fn("TrainingClient.unload")(function* () {
+  const unload = Effect.fn("TrainingClient.unload")(function* (given?: CallOptions) {
     const operation = `unload ${modelId}`
     const submitted = yield* transport
-      .exchange({ operation, endpoint: Endpoint.unloadModel, ...aboutModel })
+      .exchange({ endpoint: Endpoint.unloadModel, ...(yield* aboutModel(operation, given)) })
       .pipe(Effect.flatMap(decodeJson(operation, Json.Submitted)))
     yield* Effect.sync(() => stop(fenced("its model was unloaded")))
     yield* retrieve(transport, {
@@ -304,11 +403,14 @@ export const make = Effect.fnUntraced(function* (options: {
     prepare: place,
     forwardBackward: (data, options) => now(place.forwardBackward(data, options)),
     forward: (data, options) => now(place.forward(data, options)),
-    optimStep: (params) => now(place.optimStep(params)),
+    forwardBackwardCustom,
+    optimStep: (params, options) => now(place.optimStep(params, options)),
     saveState: (name, options) => now(place.saveState(name, options)),
+    saveWeightsForSampler: (name, options) => now(place.saveWeightsForSampler(name, options)),
+    saveWeightsEphemeral: (options) => now(place.saveWeightsEphemeral(options)),
     loadState: (path, options) => now(place.loadState(path, options)),
-    info: info(),
-    unload: unload(),
+    info,
+    unload,
     failure: Deferred.await(failure),
     fence: (why) => Effect.sync(() => stop(fenced(why)))
   }

@@ -1,4 +1,7 @@
+import * as Result from "effect/Result"
+import * as Dmel from "./Dmel.ts"
 import type { TensorData } from "./Tensor.ts"
+import { WireError } from "./WireError.ts"
 
 /** A part of a model's input. Images and audio travel as they are; this library does not look inside. */
 export type Chunk =
@@ -6,6 +9,14 @@ export type Chunk =
   | {
       readonly type: "image"
       readonly data: Uint8Array
+      readonly format: "png" | "jpeg"
+      /** Positions that the image takes; a service may refuse the image where it takes another number of them. */
+      readonly expectedTokens?: number | undefined
+    }
+  | {
+      /** An image that the service fetches by itself. For sampling only: a training pass cannot carry it. */
+      readonly type: "image_asset_pointer"
+      readonly location: string
       readonly format: "png" | "jpeg"
       readonly expectedTokens?: number | undefined
     }
@@ -24,6 +35,36 @@ export interface Datum {
 /** An input of one chunk of text. */
 export const fromTokens = (tokens: ArrayLike<number>): ModelInput => ({ chunks: [{ type: "encoded_text", tokens }] })
 
+/** Positions that a chunk takes in the input; fails for an image that does not say it, and for audio that is none. */
+export const chunkLength = (chunk: Chunk): Result.Result<number, WireError> => {
+  switch (chunk.type) {
+    case "encoded_text":
+      return Result.succeed(chunk.tokens.length)
+    case "image":
+    case "image_asset_pointer":
+      return chunk.expectedTokens === undefined
+        ? Result.fail(
+            new WireError({ what: "an image chunk", problem: "its length is unknown without expectedTokens" })
+          )
+        : Result.succeed(chunk.expectedTokens)
+    case "dmel":
+      return Dmel.length(chunk.dmel)
+  }
+}
+
+const chunkBytes = (chunk: Chunk): number => {
+  switch (chunk.type) {
+    case "encoded_text":
+      return 4 * chunk.tokens.length
+    case "image":
+      return chunk.data.byteLength
+    case "image_asset_pointer":
+      return chunk.location.length
+    case "dmel":
+      return chunk.dmel.byteLength
+  }
+}
+
 const tensorBytes = (tensor: TensorData): number =>
   tensor.data.length * (tensor.dtype === "int64" ? 8 : 4) +
   (tensor.csr === undefined ? 0 : 8 * (tensor.csr.crow.length + tensor.csr.col.length))
@@ -34,14 +75,7 @@ const tensorBytes = (tensor: TensorData): number =>
  */
 export const estimateBytes = (datum: Datum): number => {
   let bytes = 0
-  for (const chunk of datum.modelInput.chunks) {
-    bytes +=
-      chunk.type === "encoded_text"
-        ? 4 * chunk.tokens.length
-        : chunk.type === "image"
-          ? chunk.data.byteLength
-          : chunk.dmel.byteLength
-  }
+  for (const chunk of datum.modelInput.chunks) bytes += chunkBytes(chunk)
   for (const tensor of Object.values(datum.lossFnInputs)) bytes += tensorBytes(tensor)
   return bytes
 }

@@ -9,9 +9,20 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf"
 import * as Effect from "effect/Effect"
 import type { Chunk, Datum } from "./Datum.ts"
-import { f32Bytes, i32Bytes, i64Bytes, Malformed, readBf16, readF32, readI32, readI64 } from "../internal/packed.ts"
+import {
+  allSafe,
+  f32Bytes,
+  i32Bytes,
+  i64Bytes,
+  Malformed,
+  readBf16,
+  readBigI64,
+  readF32,
+  readI32,
+  readI64
+} from "../internal/packed.ts"
 import * as Pb from "./gen/tinker_public_pb.ts"
-import type { TensorData } from "./Tensor.ts"
+import { fromBigInts, type TensorData } from "./Tensor.ts"
 import { WireError } from "./WireError.ts"
 
 export interface ForwardBackwardRequest {
@@ -42,12 +53,19 @@ const decoding = <A>(what: string, decode: () => A): Effect.Effect<A, WireError>
     catch: (cause) => new WireError({ what, problem: cause instanceof Error ? cause.message : String(cause) })
   })
 
-const readDense = (bytes: Uint8Array, dtype: number, what: string): Pick<TensorData, "dtype" | "data"> => {
+type Values = Pick<TensorData, "dtype" | "data" | "exact">
+
+const readDense = (bytes: Uint8Array, dtype: number, what: string): Values => {
   switch (dtype) {
     case DType.float32:
       return { dtype: "float32", data: readF32(bytes, what) }
     case DType.int64:
-      return { dtype: "int64", data: readI64(bytes, what) }
+      return {
+        dtype: "int64",
+        ...(bytes.byteLength % 8 === 0 && !allSafe(bytes)
+          ? fromBigInts(readBigI64(bytes, what))
+          : { data: readI64(bytes, what) })
+      }
     case DType.int32:
       return { dtype: "int64", data: Float64Array.from(readI32(bytes, what)) }
     case DType.bfloat16:
@@ -88,8 +106,13 @@ const checkShape = (tensor: TensorData, what: string): TensorData => {
   return tensor
 }
 
-const valueBytes = (tensor: TensorData, what: string): Uint8Array =>
-  tensor.dtype === "float32" ? f32Bytes(tensor.data) : i64Bytes(tensor.data, what)
+const valueBytes = ({ data, dtype, exact }: TensorData, what: string): Uint8Array => {
+  if (dtype === "float32") return f32Bytes(data)
+  if (exact === undefined) return i64Bytes(data, what)
+  if (exact.length !== data.length)
+    throw new Malformed(`${what} has ${data.length} values, ${exact.length} of them exact`)
+  return new Uint8Array(exact.buffer, exact.byteOffset, exact.byteLength)
+}
 
 const toTensor = (tensor: TensorData, name: string): Pb.Tensor => {
   const what = `tensor ${name}`
@@ -144,6 +167,8 @@ const toChunk = (chunk: Chunk): Pb.Chunk => {
           })
         }
       })
+    case "image_asset_pointer":
+      throw new Malformed("an image_asset_pointer chunk cannot be part of a pass, only of a prompt")
     case "dmel":
       return create(Pb.ChunkSchema, {
         chunk: { case: "dmel", value: create(Pb.DmelChunkSchema, { dmel: chunk.dmel }) }

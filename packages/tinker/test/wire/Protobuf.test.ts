@@ -92,7 +92,9 @@ const plainDatum = (datum: Datum.Datum) => ({
       ? { ...chunk, tokens: Array.from(chunk.tokens) }
       : chunk.type === "image"
         ? { ...chunk, data: [...chunk.data] }
-        : { ...chunk, dmel: [...chunk.dmel] }
+        : chunk.type === "dmel"
+          ? { ...chunk, dmel: [...chunk.dmel] }
+          : chunk
   ),
   tensors: plainTensors(datum.lossFnInputs)
 })
@@ -321,7 +323,7 @@ describe("Protobuf", () => {
         record(1n, { ids: batched(i32(1, 2, 3), i64(0, 12), 3, [2n]) }), // one row and a half
         record(1n, { ids: batched(i32(1), i64(0, 4), 3, [-1n]) }),
         record(1n, { ids: batched(i32(1), bytes("00"), 3) }),
-        record(1n, { ids: batched(new Uint8Array(BigInt64Array.of(2n ** 60n).buffer), i64(0, 8), 2) }),
+        record(1n, { ids: batched(i32(1), new Uint8Array(BigInt64Array.of(0n, 2n ** 60n).buffer), 3) }),
         record(2_000_000n, {}) // a few bytes must not make us allocate
       ]) {
         const message = create(Pb.ForwardBackwardOutputSchema, { lossFnOutputs: [wrong] })
@@ -329,6 +331,28 @@ describe("Protobuf", () => {
           Protobuf.decodeForwardBackwardOutput(toBinary(Pb.ForwardBackwardOutputSchema, message))
         )
         assert.strictEqual(error._tag, "WireError")
+      }
+    })
+  )
+
+  it.effect("keeps 64-bit numbers beyond 2^53 to the last digit", () =>
+    Effect.gen(function* () {
+      for (const [values, exact] of [
+        [[2n ** 53n - 1n, -(2n ** 53n) + 1n], false],
+        [[2n ** 53n], true],
+        [[-(2n ** 53n)], true],
+        [[1n, 2n ** 63n - 1n, -(2n ** 63n)], true]
+      ] as const) {
+        const ids = Tensor.int64(BigInt64Array.from(values))
+        const read = yield* Protobuf.decodeForwardBackwardRequest(
+          Protobuf.encodeForwardBackwardRequest({
+            ...asked,
+            data: [{ modelInput: { chunks: [] }, lossFnInputs: { ids } }]
+          })
+        )
+        const back = read.data[0]?.lossFnInputs["ids"]
+        assert.deepStrictEqual(back?.exact === undefined ? undefined : [...back.exact], exact ? [...values] : undefined)
+        assert.deepStrictEqual(Array.from(back?.data ?? []), values.map(Number))
       }
     })
   )

@@ -210,7 +210,7 @@ export const make = Effect.fnUntraced(function* (context: {
       const client = yield* service
         .attachTrainingClient({ modelId: attempt.trainingRunId, sessionId: attempt.sessionId, nextSeq })
         .pipe(
-          Effect.tap((client) => client.info),
+          Effect.tap((client) => client.info()),
           Scope.provide(own)
         )
       yield* log.append({ _tag: "Reattached", attempt: attempt.attempt })

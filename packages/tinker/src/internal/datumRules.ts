@@ -1,0 +1,109 @@
+/** What can be known to be wrong with a batch before it is sent. */
+import * as Result from "effect/Result"
+import type { LossOptions } from "../TrainingClient.ts"
+import { type Chunk, chunkLength, type Datum } from "../wire/Datum.ts"
+import * as Dmel from "../wire/Dmel.ts"
+import type { TensorData } from "../wire/Tensor.ts"
+
+export interface Breach {
+  /** Such as `data[2].lossFnInputs.weights`. */
+  readonly field: string
+  readonly problem: string
+}
+
+const rl = ["target_tokens", "logprobs", "advantages"]
+
+/** What the losses that this version knows cannot do without; all of it is aligned with the targets. */
+const needed: Record<string, ReadonlyArray<string>> = {
+  cross_entropy: ["target_tokens"],
+  importance_sampling: rl,
+  ppo: rl,
+  cispo: rl,
+  dro: rl
+}
+
+const perToken = ["weights", "logprobs", "advantages"]
+
+/** The first rule that a batch breaks. */
+export const breach = (data: ReadonlyArray<Datum>, options: LossOptions): Breach | undefined => {
+  if (data.length === 0) return { field: "data", problem: "is empty: give at least one datum" }
+  if (options.loss === "") return { field: "loss", problem: "is empty" }
+  for (const [name, value] of Object.entries(options.lossConfig ?? {})) {
+    if (!Number.isFinite(value))
+      return { field: `lossConfig.${name}`, problem: `is ${value} and must be a finite number` }
+  }
+  for (const [i, datum] of data.entries()) {
+    const found = ofDatum(datum, needed[options.loss] ?? [])
+    if (found !== undefined) return { ...found, field: `data[${i}].${found.field}` }
+  }
+  return undefined
+}
+
+const ofDatum = ({ lossFnInputs, modelInput }: Datum, names: ReadonlyArray<string>): Breach | undefined => {
+  let length: number | undefined = 0
+  for (const [i, chunk] of modelInput.chunks.entries()) {
+    const found = ofChunk(chunk)
+    if (found !== undefined) return { field: `modelInput.chunks[${i}]${found.field}`, problem: found.problem }
+    const size = chunkLength(chunk)
+    length = length === undefined || Result.isFailure(size) ? undefined : length + size.success
+  }
+  for (const [name, tensor] of Object.entries(lossFnInputs)) {
+    const problem = ofTensor(tensor)
+    if (problem !== undefined) return { field: `lossFnInputs.${name}`, problem }
+  }
+  for (const name of names) {
+    if (lossFnInputs[name] === undefined) return { field: `lossFnInputs.${name}`, problem: "is missing" }
+  }
+  const targets = names.length === 0 ? undefined : lossFnInputs["target_tokens"]
+  if (targets === undefined) return undefined
+  const rows = targets.shape[0]
+  if (length !== undefined && rows !== length) {
+    return { field: "lossFnInputs.target_tokens", problem: `has ${rows} positions, and the model's input ${length}` }
+  }
+  for (const name of perToken) {
+    const other = lossFnInputs[name]
+    if (other !== undefined && other.shape[0] !== rows) {
+      return { field: `lossFnInputs.${name}`, problem: `has ${other.shape[0]} positions, and target_tokens ${rows}` }
+    }
+  }
+  return undefined
+}
+
+const ofChunk = (chunk: Chunk): Breach | undefined => {
+  switch (chunk.type) {
+    case "encoded_text":
+      return undefined
+    case "image":
+      if (chunk.format !== "png" && chunk.format !== "jpeg") {
+        return { field: ".format", problem: `is "${String(chunk.format)}" and must be "png" or "jpeg"` }
+      }
+      return chunk.expectedTokens === undefined || isCount(chunk.expectedTokens)
+        ? undefined
+        : { field: ".expectedTokens", problem: `is ${chunk.expectedTokens} and must be a whole number from 0 on` }
+    case "image_asset_pointer":
+      return { field: "", problem: "is an image_asset_pointer, which only prompts may hold: send the image itself" }
+    case "dmel": {
+      const header = Dmel.length(chunk.dmel)
+      return Result.isFailure(header)
+        ? { field: ".dmel", problem: `is no audio: ${header.failure.problem}` }
+        : undefined
+    }
+  }
+}
+
+const isCount = (value: number): boolean => Number.isSafeInteger(value) && value >= 0
+
+const ofTensor = ({ csr, data, dtype, shape }: TensorData): string | undefined => {
+  if (dtype !== "float32" && dtype !== "int64") return `has the dtype "${String(dtype)}", and must be float32 or int64`
+  if (shape.some((size) => !isCount(size))) return `has the shape [${shape.join(", ")}], which is none`
+  if (csr === undefined) {
+    const size = shape.reduce((total, one) => total * one, 1)
+    return size === data.length ? undefined : `has ${data.length} values and the shape [${shape.join(", ")}]`
+  }
+  if (shape.length !== 2) return `is sparse and has the shape [${shape.join(", ")}]: it must have rows and columns`
+  if (csr.col === undefined) return "has row pointers and no column indices"
+  if (csr.crow.length !== Number(shape[0]) + 1 || csr.col.length !== data.length) {
+    return `is sparse with ${data.length} values, ${csr.crow.length} row pointers and ${csr.col.length} columns for ${shape[0]} rows`
+  }
+  return undefined
+}

@@ -1,6 +1,8 @@
 export * as ApiFuture from "./ApiFuture.ts"
+export * as CallOptions from "./CallOptions.ts"
 export * as Checkpoint from "./Checkpoint.ts"
 export * as CheckpointPath from "./CheckpointPath.ts"
+export * as CustomLoss from "./CustomLoss.ts"
 export * as Datum from "./Datum.ts"
 export * as ModelInput from "./ModelInput.ts"
 export { RestClient } from "./RestClient.ts"

@@ -145,7 +145,7 @@ export const check = Effect.fn("Server.check")(function* (model?: string) {
   yield* knock(url)
   if (model === undefined) return
   const rest = yield* RestClient
-  const offered = yield* rest.getServerCapabilities.pipe(
+  const offered = yield* rest.getServerCapabilities().pipe(
     Effect.catchIf(isAnswered, () => Effect.succeed([])),
     Effect.timeoutOrElse({
       duration: "60 seconds",

@@ -1,20 +1,26 @@
 /**
- * Reads and manages what the service keeps: training runs and checkpoints. Every call is one request, repeated by the
- * connection's own rules, and fails with `TinkerError`. Nothing here needs a session.
+ * Reads and manages what the service keeps: training runs, checkpoints, sessions, samplers, usage. Nothing here needs a session.
+ *
+ * Every call is one request, repeated by the connection's own rules, takes `CallOptions` among its last argument, and fails with
+ * `TinkerError`. A change that is asked for again because its answer was lost counts as made where the service says that it
+ * already is (a checkpoint that is gone, that is public). The lists that come as streams fetch a page when it is asked for;
+ * their pages are no snapshot: what moves in the list meanwhile may come twice or, until the next time, not at all. Collect a
+ * list before deleting what is in it.
  */
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
-import { Checkpoint } from "./Checkpoint.ts"
-import type { Request } from "./internal/request.ts"
-import { InvalidInput, TinkerError } from "./TinkerError.ts"
-import { TrainingRun } from "./TrainingRun.ts"
-import * as CheckpointPath from "./wire/CheckpointPath.ts"
-import * as Endpoint from "./wire/Endpoint.ts"
-import * as Json from "./wire/Json.ts"
+import type * as DateTime from "effect/DateTime"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
+import type * as Stream from "effect/Stream"
+import type { AuditLog } from "./AuditLog.ts"
+import type { BillingUsage } from "./BillingUsage.ts"
+import type { CallOptions } from "./CallOptions.ts"
+import type { Checkpoint } from "./Checkpoint.ts"
+import type { Sampler } from "./Sampler.ts"
+import type { TinkerError } from "./TinkerError.ts"
+import type { TrainingRun } from "./TrainingRun.ts"
 
 /** Where a page stands in its list. */
 export interface Cursor {
@@ -23,17 +29,40 @@ export interface Cursor {
   readonly totalCount: number
 }
 
-/** Which runs: one's own, or all that one may see. */
+/** Which runs and sessions: one's own, or all that one may see. */
 export type AccessScope = "owned" | "accessible"
 
-export interface ListRuns {
+export interface Scoped extends CallOptions {
+  /** Default `owned`. */
+  readonly accessScope?: AccessScope | undefined
+}
+
+export interface AllRuns extends Scoped {
+  readonly projectId?: string | undefined
+  /** Only runs whose backend failed, or only such as are well. Default: all. The service is asked for all in any case. */
+  readonly corrupted?: boolean | undefined
+}
+
+export interface ListRuns extends Scoped {
   /** Runs a page, 1 to 100. Default 20. */
   readonly limit?: number | undefined
   /** Default 0. */
   readonly offset?: number | undefined
-  /** Default `owned`. */
-  readonly accessScope?: AccessScope | undefined
   readonly projectId?: string | undefined
+}
+
+export interface ListCheckpoints extends CallOptions {
+  /** Checkpoints a page, 1 to 1000. Default 100. */
+  readonly limit?: number | undefined
+  /** Default 0. */
+  readonly offset?: number | undefined
+}
+
+export interface ListSessions extends Scoped {
+  /** Ids a page, 1 to 100. Default 20. */
+  readonly limit?: number | undefined
+  /** Default 0. */
+  readonly offset?: number | undefined
 }
 
 /** What a checkpoint needs of the model that it is loaded into. */
@@ -52,181 +81,108 @@ export interface SupportedModel {
   readonly maxContextLength: Option.Option<number>
 }
 
-const Runs = Schema.Struct({ training_runs: Schema.Array(TrainingRun), cursor: Json.Cursor })
-const Checkpoints = Schema.Struct({ checkpoints: Schema.Array(Checkpoint) })
-const toCursor = (cursor: typeof Json.Cursor.Type): Cursor => ({
-  offset: cursor.offset,
-  limit: cursor.limit,
-  totalCount: cursor.total_count
-})
+/** What was made in a session. */
+export interface SessionInfo {
+  readonly trainingRunIds: ReadonlyArray<string>
+  readonly samplerIds: ReadonlyArray<string>
+}
 
-const invalid = (operation: string, field: string, problem: string) =>
-  new TinkerError({ reason: new InvalidInput({ operation, field, problem }) })
+/** Where an archive can be fetched, by anybody who has the address, for a while. */
+export interface ArchiveUrl {
+  readonly url: Redacted.Redacted
+  /** A quarter of an hour from now where the service does not say. */
+  readonly expires: DateTime.Utc
+}
 
-const checkPath = (operation: string, path: string) =>
-  Option.match(CheckpointPath.parse(path), {
-    onNone: () => Effect.fail(invalid(operation, "path", `"${path}" is not of the form tinker://<run>/weights/<name>`)),
-    onSome: Effect.succeed
-  })
+export interface ArchiveOptions extends CallOptions {
+  /** How long to wait while the service builds the archive. Default 30 minutes. */
+  readonly buildLimit?: Duration.Input | undefined
+}
 
-const checkId = (operation: string, id: string) =>
-  CheckpointPath.isSegment(id)
-    ? Effect.succeed(id)
-    : Effect.fail(invalid(operation, "runId", `"${id}" is no id of a training run`))
+export interface TraceOptions extends CallOptions {
+  /** How long to wait while the service puts the trace together. Default 30 minutes. */
+  readonly buildLimit?: Duration.Input | undefined
+}
 
-/** `limit` and `offset` as the service takes them. */
-const checkPage = (operation: string, limit: number, offset: number, most: number) =>
-  !Number.isInteger(limit) || limit < 1 || limit > most
-    ? Effect.fail(invalid(operation, "limit", `is ${limit} and must be a whole number from 1 to ${most}`))
-    : !Number.isInteger(offset) || offset < 0
-      ? Effect.fail(invalid(operation, "offset", `is ${offset} and must be a whole number, 0 or more`))
-      : Effect.void
+export interface AuditOptions extends CallOptions {
+  /** Default `all`. */
+  readonly eventType?: "all" | "checkpoints" | undefined
+  /** `YYYY-MM-DD`, in UTC. Default: the service's, today. */
+  readonly day?: string | undefined
+}
 
-const succeeded = () => Effect.void
-
-/** The client over a connection. */
-export const make = (request: Request) => {
-  const listTrainingRuns = Effect.fn("RestClient.listTrainingRuns")(function* (options: ListRuns = {}) {
-    const { accessScope = "owned", limit = 20, offset = 0, projectId } = options
-    yield* checkPage("list training runs", limit, offset, 100)
-    const page = yield* request(Endpoint.trainingRuns, {
-      operation: "list training runs",
-      query: { limit, offset, access_scope: accessScope, project_id: projectId },
-      decode: Runs
-    })
-    return { runs: page.training_runs, cursor: toCursor(page.cursor) }
-  })
-
-  return RestClient.of({
-    getTrainingRun: Effect.fn("RestClient.getTrainingRun")(function* (
-      runId: string,
-      options: { readonly accessScope?: AccessScope | undefined } = {}
-    ) {
-      const operation = `get training run ${runId}`
-      return yield* request(Endpoint.trainingRun(yield* checkId(operation, runId)), {
-        operation,
-        query: { access_scope: options.accessScope },
-        decode: TrainingRun
-      })
-    }),
-    listTrainingRuns,
-    streamTrainingRuns: (options = {}) =>
-      Stream.paginate(0, (offset: number) =>
-        listTrainingRuns({ ...options, limit: 100, offset }).pipe(
-          Effect.map(({ cursor, runs }) => {
-            const next = offset + runs.length
-            const more = runs.length > 0 && next < cursor.totalCount
-            return [runs, more ? Option.some(next) : Option.none<number>()] as const
-          })
-        )
-      ),
-    listCheckpoints: Effect.fn("RestClient.listCheckpoints")(function* (runId: string) {
-      const operation = `list the checkpoints of ${runId}`
-      const found = yield* request(Endpoint.runCheckpoints(yield* checkId(operation, runId)), {
-        operation,
-        decode: Checkpoints
-      })
-      return found.checkpoints
-    }),
-    listUserCheckpoints: Effect.fn("RestClient.listUserCheckpoints")(function* (
-      options: { readonly limit?: number | undefined; readonly offset?: number | undefined } = {}
-    ) {
-      const { limit = 100, offset = 0 } = options
-      yield* checkPage("list checkpoints", limit, offset, 1000)
-      const found = yield* request(Endpoint.checkpoints, {
-        operation: "list checkpoints",
-        query: { limit, offset },
-        decode: Checkpoints
-      })
-      return found.checkpoints
-    }),
-    weightsInfo: Effect.fn("RestClient.weightsInfo")(function* (path: string) {
-      const operation = `describe ${path}`
-      yield* checkPath(operation, path)
-      const info = yield* request(Endpoint.weightsInfo, {
-        operation,
-        body: { tinker_path: path },
-        decode: Json.WeightsInfo
-      })
-      return {
-        baseModel: info.base_model,
-        isLora: info.is_lora,
-        loraRank: Option.fromNullishOr(info.lora_rank),
-        trainMlp: Option.fromNullishOr(info.train_mlp),
-        trainAttn: Option.fromNullishOr(info.train_attn),
-        trainUnembed: Option.fromNullishOr(info.train_unembed)
-      }
-    }),
-    deleteCheckpoint: Effect.fn("RestClient.deleteCheckpoint")(function* (path: string) {
-      const operation = `delete ${path}`
-      const parsed = yield* checkPath(operation, path)
-      yield* request(Endpoint.deleteCheckpoint(parsed.runId, CheckpointPath.checkpointId(parsed)), {
-        operation,
-        decode: succeeded
-      })
-    }),
-    setCheckpointTtl: Effect.fn("RestClient.setCheckpointTtl")(function* (path: string, ttl: Duration.Input | null) {
-      const operation = `set the time to live of ${path}`
-      const parsed = yield* checkPath(operation, path)
-      const seconds = ttl === null ? null : Duration.toSeconds(Duration.fromInputUnsafe(ttl))
-      if (seconds !== null && (!Number.isInteger(seconds) || seconds < 1)) {
-        return yield* invalid(operation, "ttl", `is ${seconds} s and must be a whole number of seconds above 0`)
-      }
-      yield* request(Endpoint.checkpointTtl(parsed.runId, CheckpointPath.checkpointId(parsed)), {
-        operation,
-        body: { ttl_seconds: seconds },
-        decode: succeeded
-      })
-    }),
-    getServerCapabilities: request(Endpoint.serverCapabilities, {
-      operation: "get server capabilities",
-      decode: Json.ServerCapabilities
-    }).pipe(
-      Effect.map((capabilities) =>
-        capabilities.supported_models.map((model) => ({
-          modelName: Option.fromNullishOr(model.model_name),
-          maxContextLength: Option.fromNullishOr(model.max_context_length)
-        }))
-      )
-    ),
-    health: request(Endpoint.healthz, { operation: "check health", decode: Json.Health, retries: "none" }).pipe(
-      Effect.asVoid
-    )
-  })
+/** Whose token the connection holds. */
+export interface Identity {
+  readonly userUrn: string
+  readonly email: Option.Option<string>
 }
 
 export class RestClient extends Context.Service<
   RestClient,
   {
-    readonly getTrainingRun: (
-      runId: string,
-      options?: { readonly accessScope?: AccessScope | undefined }
-    ) => Effect.Effect<TrainingRun, TinkerError>
+    readonly getTrainingRun: (runId: string, options?: Scoped) => Effect.Effect<TrainingRun, TinkerError>
+    /** The run that a checkpoint is of. */
+    readonly getTrainingRunByPath: (path: string, options?: Scoped) => Effect.Effect<TrainingRun, TinkerError>
     /** One page of runs, newest first. */
     readonly listTrainingRuns: (
       options?: ListRuns
     ) => Effect.Effect<{ readonly runs: ReadonlyArray<TrainingRun>; readonly cursor: Cursor }, TinkerError>
-    /**
-     * All runs, fetched 100 at a time as they are asked for. The pages are no snapshot: a run that moves in the list meanwhile
-     * may come twice or, until the next time, not at all.
-     */
-    readonly streamTrainingRuns: (
-      options?: Omit<ListRuns, "limit" | "offset">
-    ) => Stream.Stream<TrainingRun, TinkerError>
+    /** All runs, newest first, 100 to a request. */
+    readonly streamTrainingRuns: (options?: AllRuns) => Stream.Stream<TrainingRun, TinkerError>
     /** All checkpoints of a run, both kinds. */
-    readonly listCheckpoints: (runId: string) => Effect.Effect<ReadonlyArray<Checkpoint>, TinkerError>
-    /** Checkpoints of all runs, newest first; `limit` 1 to 1000, default 100. */
-    readonly listUserCheckpoints: (options?: {
-      readonly limit?: number | undefined
-      readonly offset?: number | undefined
-    }) => Effect.Effect<ReadonlyArray<Checkpoint>, TinkerError>
-    readonly weightsInfo: (path: string) => Effect.Effect<WeightsInfo, TinkerError>
-    /** `NotFound` may also mean that a first try had deleted it and its answer was lost. */
-    readonly deleteCheckpoint: (path: string) => Effect.Effect<void, TinkerError>
+    readonly listCheckpoints: (
+      runId: string,
+      options?: CallOptions
+    ) => Effect.Effect<ReadonlyArray<Checkpoint>, TinkerError>
+    /** One page of the checkpoints of all runs, newest first. */
+    readonly listUserCheckpoints: (options?: ListCheckpoints) => Effect.Effect<ReadonlyArray<Checkpoint>, TinkerError>
+    /** The checkpoints of all runs, newest first, 1000 to a request. */
+    readonly streamUserCheckpoints: (options?: CallOptions) => Stream.Stream<Checkpoint, TinkerError>
+    /** The checkpoint with this path, from the list of its run; `NotFound` where it is not in it. */
+    readonly getCheckpoint: (path: string, options?: CallOptions) => Effect.Effect<Checkpoint, TinkerError>
+    /** Works for public checkpoints of others too. */
+    readonly weightsInfo: (path: string, options?: CallOptions) => Effect.Effect<WeightsInfo, TinkerError>
+    readonly deleteCheckpoint: (path: string, options?: CallOptions) => Effect.Effect<void, TinkerError>
+    /** Lets other accounts read a checkpoint. `Conflict` where they already can. */
+    readonly publishCheckpoint: (path: string, options?: CallOptions) => Effect.Effect<void, TinkerError>
+    /** The reverse. `Conflict` where it is private already. */
+    readonly unpublishCheckpoint: (path: string, options?: CallOptions) => Effect.Effect<void, TinkerError>
     /** Counted from now, in whole seconds; `null` keeps it for ever. */
-    readonly setCheckpointTtl: (path: string, ttl: Duration.Input | null) => Effect.Effect<void, TinkerError>
-    readonly getServerCapabilities: Effect.Effect<ReadonlyArray<SupportedModel>, TinkerError>
-    /** One request, not repeated. */
-    readonly health: Effect.Effect<void, TinkerError>
+    readonly setCheckpointTtl: (
+      path: string,
+      ttl: Duration.Input | null,
+      options?: CallOptions
+    ) => Effect.Effect<void, TinkerError>
+    /** Waits while the service builds the archive, by its hints or half a minute at a time. See `CheckpointArchive`. */
+    readonly getCheckpointArchiveUrl: (path: string, options?: ArchiveOptions) => Effect.Effect<ArchiveUrl, TinkerError>
+    readonly getSampler: (samplerId: string, options?: CallOptions) => Effect.Effect<Sampler, TinkerError>
+    readonly getSession: (sessionId: string, options?: Scoped) => Effect.Effect<SessionInfo, TinkerError>
+    /** One page of ids, newest first. */
+    readonly listSessions: (options?: ListSessions) => Effect.Effect<ReadonlyArray<string>, TinkerError>
+    /** All ids, newest first, 100 to a request; ends with the first page that is not full. */
+    readonly streamSessions: (options?: Scoped) => Stream.Stream<string, TinkerError>
+    /** Books a session, and what is made in it, on a project. There is no way to take it off all projects again. */
+    readonly assignSessionProject: (
+      sessionId: string,
+      projectId: string,
+      options?: CallOptions
+    ) => Effect.Effect<void, TinkerError>
+    /** Has the trace of a session written, waits for it, and gives its address, good for about an hour (a Perfetto file). */
+    readonly exportSessionTrace: (
+      sessionId: string,
+      options?: TraceOptions
+    ) => Effect.Effect<Redacted.Redacted, TinkerError>
+    /** Needs an administrator's key. */
+    readonly getAuditLog: (options?: AuditOptions) => Effect.Effect<AuditLog, TinkerError>
+    /** Whole hours in UTC, at most 14 days, not beginning in the future. Needs the right to see bills. */
+    readonly getBillingUsage: (
+      window: { readonly from: DateTime.DateTime.Input; readonly until: DateTime.DateTime.Input },
+      options?: CallOptions
+    ) => Effect.Effect<BillingUsage, TinkerError>
+    readonly getServerCapabilities: (options?: CallOptions) => Effect.Effect<ReadonlyArray<SupportedModel>, TinkerError>
+    /** One request, not repeated unless `retries` says so. */
+    readonly health: (options?: CallOptions) => Effect.Effect<void, TinkerError>
+    /** Read from the access token; no request of its own. `Unsupported` where the connection holds a plain key. */
+    readonly whoami: () => Effect.Effect<Identity, TinkerError>
   }
 >()("@tinkex/tinker/RestClient") {}

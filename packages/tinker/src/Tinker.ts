@@ -17,10 +17,11 @@ import * as Result from "effect/Result"
 import * as CallLimits from "./internal/callOptions.ts"
 import { commandVariable, problemOf as credentialProblem, run as runCommand } from "./internal/credentialCommand.ts"
 import * as Http from "./internal/http.ts"
+import * as Rest from "./internal/restClient.ts"
 import type { Request } from "./internal/request.ts"
 import * as Service from "./internal/serviceClient.ts"
 import * as Transport from "./internal/transport.ts"
-import * as Rest from "./RestClient.ts"
+import { RestClient } from "./RestClient.ts"
 import { ServiceClient } from "./ServiceClient.ts"
 import { InvalidConfig, TinkerError } from "./TinkerError.ts"
 import * as Header from "./wire/Headers.ts"
@@ -80,8 +81,7 @@ export class Tinker extends Context.Service<Tinker, { readonly config: Settings;
   /** All services of the SDK over any HTTP client. */
   static readonly layer = (
     options: TinkerOptions
-  ): Layer.Layer<Tinker | ServiceClient | Rest.RestClient, TinkerError, HttpClient> =>
-    Layer.effectContext(connect(options))
+  ): Layer.Layer<Tinker | ServiceClient | RestClient, TinkerError, HttpClient> => Layer.effectContext(connect(options))
 
   /**
    * The same with fetch and the environment: `TINKER_API_KEY` or `TINKER_CREDENTIAL_CMD` (one of them is required),
@@ -91,7 +91,7 @@ export class Tinker extends Context.Service<Tinker, { readonly config: Settings;
    */
   static readonly layerConfig = (
     options: Partial<TinkerOptions> = {}
-  ): Layer.Layer<Tinker | ServiceClient | Rest.RestClient, TinkerError> =>
+  ): Layer.Layer<Tinker | ServiceClient | RestClient, TinkerError> =>
     Layer.unwrap(Effect.map(fromEnvironment(options), Tinker.layer)).pipe(Layer.provide(FetchHttpClient.layer))
 }
 
@@ -166,7 +166,7 @@ const connect = Effect.fnUntraced(function* (options: TinkerOptions) {
     scope
   })
   const { request } = transport
-  const rest = Rest.make(request)
+  const rest = Rest.make(transport)
   const service = yield* Service.make({
     transport,
     rest,
@@ -178,7 +178,7 @@ const connect = Effect.fnUntraced(function* (options: TinkerOptions) {
   })
   return Context.make(Tinker, { config, request }).pipe(
     Context.add(ServiceClient, service),
-    Context.add(Rest.RestClient, rest)
+    Context.add(RestClient, rest)
   )
 })
 

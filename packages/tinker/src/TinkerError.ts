@@ -165,6 +165,46 @@ export class BadResponse extends Schema.TaggedError<BadResponse>()("BadResponse"
   }
 }
 
+/** What the service was to put together, a trace for instance, did not come about. */
+export class ExportFailed extends Schema.TaggedError<ExportFailed>()("ExportFailed", {
+  ...operation,
+  detail: Schema.String
+}) {
+  readonly isRetryable: boolean = true
+  readonly category: Category = "server"
+  override get message() {
+    return `${this.operation} failed: ${told(this.detail)}. Ask for it again later.`
+  }
+}
+
+/** A downloaded archive that is not what it should be, or that is not safe to unpack. Nothing of it was kept. */
+export class BadArchive extends Schema.TaggedError<BadArchive>()("BadArchive", {
+  ...operation,
+  /** The entry of the archive that is to blame, where it is one. */
+  entry: Schema.optional(Schema.String),
+  problem: Schema.String
+}) {
+  readonly isRetryable: boolean = false
+  readonly category: Category = "server"
+  override get message() {
+    const where = this.entry === undefined ? "the archive" : `its entry ${JSON.stringify(this.entry.slice(0, 200))}`
+    return `${this.operation} was given up: ${where} ${this.problem}. Download it again; if that does not help, the checkpoint is of no use.`
+  }
+}
+
+/** A file or folder of this machine that cannot be read or written. */
+export class LocalFile extends Schema.TaggedError<LocalFile>()("LocalFile", {
+  ...operation,
+  path: Schema.String,
+  problem: Schema.String
+}) {
+  readonly isRetryable: boolean = false
+  readonly category: Category = "user"
+  override get message() {
+    return `${this.operation} was given up: ${this.path} ${told(this.problem)}.`
+  }
+}
+
 /** The operation was accepted and then failed. */
 export class RequestFailed extends Schema.TaggedError<RequestFailed>()("RequestFailed", {
   ...operation,
@@ -228,6 +268,21 @@ export class SubmissionRefused extends Schema.TaggedError<SubmissionRefused>()("
   }
 }
 
+/** No sample has come for so long that none is to be expected. */
+export class Stuck extends Schema.TaggedError<Stuck>()("Stuck", {
+  samplingSessionId: Schema.String,
+  /** How many requests of the client were waiting. */
+  requests: Schema.Int,
+  silence: Schema.Duration
+}) {
+  readonly isRetryable: boolean = true
+  readonly category: Category = "server"
+  override get message() {
+    const silence = Duration.format(this.silence)
+    return `Sampler ${this.samplingSessionId} gave no sample for ${silence} (${this.requests} requests wait). Make a new sampler, or allow a longer progressTimeout.`
+  }
+}
+
 /** The client was told to stop. */
 export class Fenced extends Schema.TaggedError<Fenced>()("Fenced", { runId: Schema.String, why: Schema.String }) {
   readonly isRetryable: boolean = false
@@ -253,11 +308,15 @@ export const Reason = Schema.Union([
   Transport,
   Timeout,
   BadResponse,
+  ExportFailed,
+  BadArchive,
+  LocalFile,
   RequestFailed,
   PromiseExpired,
   RunLost,
   SessionLost,
   SubmissionRefused,
+  Stuck,
   Fenced
 ])
 export type Reason = typeof Reason.Type

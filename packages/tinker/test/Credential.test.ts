@@ -244,7 +244,7 @@ describe("the credential command", () => {
     Effect.gen(function* () {
       const env = { TINKER_CREDENTIAL_CMD: "echo tml-env", TINKER_BASE_URL: "http://127.0.0.1:9" }
       const exit = yield* Effect.exit(
-        Effect.flatMap(RestClient, (rest) => rest.health).pipe(
+        Effect.flatMap(RestClient, (rest) => rest.health()).pipe(
           Effect.provide(Tinker.layerConfig({ deadline: "1 second" })),
           Effect.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env })))
         )

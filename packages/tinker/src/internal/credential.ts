@@ -21,6 +21,8 @@ export interface Credential {
   readonly replace: (refused: string) => Effect.Effect<boolean>
   /** The token that is held, where one is. */
   readonly token: () => string | undefined
+  /** Whether the service handed it out. */
+  readonly exchanged: () => boolean
 }
 
 /** A token with less than this to live is replaced before it is used. */
@@ -173,6 +175,7 @@ export const make = (options: {
         if (printed.value === refused) printed = undefined
         return Effect.succeed(true)
       }),
+    exchanged: () => token !== undefined,
     token: () => token?.value ?? (printed !== undefined && isToken(printed.value) ? printed.value : apiKey)
   }
 }

@@ -3,6 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Result from "effect/Result"
 import {
   BadRequest,
+  BadResponse,
   Conflict,
   Forbidden,
   NotFound,
@@ -60,6 +61,12 @@ export const detailOf = (reply: Reply): string => {
   return text.trim() === "" ? "no further words" : excerpt(text)
 }
 
+/** The rest of an address may be signed. */
+const hostOf = (address: string): string => {
+  const parsed = Result.try(() => new URL(address))
+  return Result.isSuccess(parsed) ? parsed.success.origin : "another place"
+}
+
 export const reasonOf = (operation: string, reply: Reply, detail: string, now: number): Reason => {
   const { status } = reply
   const refused = { operation, status, detail }
@@ -77,6 +84,11 @@ export const reasonOf = (operation: string, reply: Reply, detail: string, now: n
       return new RateLimited({ operation, detail, retryAfter: hint === undefined ? undefined : Duration.millis(hint) })
     }
     default:
+      if (status < 400) {
+        const where = reply.headers[Header.location]
+        const problem = `it leads elsewhere (${status}${where === undefined ? "" : ` to ${hostOf(where)}`}), where the key is not sent`
+        return new BadResponse({ operation, problem })
+      }
       return status >= 500 || status === 408 ? new ServerFailure(refused) : new BadRequest(refused)
   }
 }

@@ -58,6 +58,8 @@ export interface Transport {
   readonly keepFresh: Effect.Effect<never, TinkerError>
   /** The access token that is held, for who wants to know whose it is. */
   readonly token: () => string | undefined
+  /** Whether the service handed it out. */
+  readonly exchanged: () => boolean
   /** Blanks out credentials. */
   readonly scrub: (text: string) => string
   readonly deadlineMillis: number
@@ -320,6 +322,7 @@ export const make = (options: {
     dynamic: () => dynamic,
     keepFresh,
     token: held.token,
+    exchanged: held.exchanged,
     scrub: (text) => {
       let clean = text
       for (const secret of options.secrets) clean = clean.replaceAll(secret, "<redacted>")

@@ -34,6 +34,7 @@ import * as FaultPlan from "./FaultPlan.ts"
 import * as Catalog from "./internal/catalog.ts"
 import * as Control from "./internal/control.ts"
 import { dispatch } from "./internal/dispatch.ts"
+import { anybody } from "./internal/gate.ts"
 import * as InProcess from "./internal/inProcessCarrier.ts"
 import * as NodeCarrier from "./internal/nodeCarrier.ts"
 import type { ApiRequest, Reply } from "./internal/reply.ts"
@@ -52,8 +53,15 @@ export interface EmulatorOptions {
   readonly faults?: FaultPlan.FaultPlan | undefined
   /** Seed of ids, and of models whose creator gives none. Default 1. */
   readonly seed?: number | undefined
-  /** Keys that are let in. Default `"any"` that looks like one (`tml-` or `eyJ` in front). */
-  readonly apiKeys?: "any" | ReadonlyArray<string> | undefined
+  /**
+   * Keys that are let in. Default `"any"` that looks like one (`tml-` or `eyJ` in front). A record gives each key its user:
+   * runs, checkpoints and sessions of another user are forbidden unless they are published. Otherwise all keys are one user.
+   */
+  readonly apiKeys?: "any" | ReadonlyArray<string> | Readonly<Record<string, string>> | undefined
+  /** Keys must be exchanged for tokens at `auth/token`, and only a token opens anything else. Default false. */
+  readonly tokenExchange?: boolean | undefined
+  /** How long a token is good for. Default 1 hour. */
+  readonly tokenLifetime?: Duration.Input | undefined
   /** `"none"` answers training operations at once, with zeros: for measuring the protocol. Default `"model"`. */
   readonly compute?: "model" | "none" | undefined
   /**
@@ -78,6 +86,9 @@ export interface EmulatorOptions {
 const invalid = (option: string, problem: string) =>
   new EmulatorError({ reason: new InvalidOption({ option, problem }) })
 
+const isList = (keys: ReadonlyArray<string> | Readonly<Record<string, string>>): keys is ReadonlyArray<string> =>
+  Array.isArray(keys)
+
 const settingsOf = (options: EmulatorOptions): Effect.Effect<Settings, EmulatorError> =>
   Effect.gen(function* () {
     const models = new Map(LanguageModel.baseModels.map(({ name }) => [name, name]))
@@ -96,13 +107,21 @@ const settingsOf = (options: EmulatorOptions): Effect.Effect<Settings, EmulatorE
     if (!Number.isSafeInteger(seed)) return yield* Effect.fail(invalid("seed", `${seed} is no whole number.`))
     const millis = (duration: Duration.Input) => Duration.toMillis(Duration.fromInputUnsafe(duration))
     const { apiKeys = "any" } = options
+    const users =
+      apiKeys === "any"
+        ? apiKeys
+        : new Map(isList(apiKeys) ? apiKeys.map((key) => [key, anybody]) : Object.entries(apiKeys))
     return {
       seed,
       models,
       longPollMillis: millis(options.longPoll ?? "30 seconds"),
       sessionTimeoutMillis: millis(options.sessionTimeout ?? "300 seconds"),
       retentionMillis: millis(options.resultRetention ?? "1 hour"),
-      apiKeys: apiKeys === "any" ? apiKeys : new Set(apiKeys),
+      gate: {
+        apiKeys: users,
+        tokenExchange: options.tokenExchange ?? false,
+        tokenMillis: millis(options.tokenLifetime ?? "1 hour")
+      },
       compute: options.compute ?? "model",
       conflicts: options.conflicts ?? "refuse",
       clientConfig: options.clientConfig ?? {}
@@ -142,11 +161,8 @@ const start = Effect.fnUntraced(function* (
   const world = new World({ settings, catalog, store, plan, clock, scope })
 
   yield* Control.startTimed(world, plan)
-  const sweep = Effect.suspend(() => {
-    for (const session of world.sessions.values()) world.expireIfDue(session)
-    return Effect.sleep(world.nextExpiry)
-  })
-  yield* world.background(Effect.forever(sweep))
+  const untilNext = Effect.suspend(() => Effect.sleep(world.nextExpiry))
+  yield* world.background(Effect.forever(Effect.andThen(world.sweep, untilNext)))
 
   const control = Control.make(world)
   const api = dispatch(world)

@@ -54,6 +54,7 @@ export type Operation = typeof Operation.Type
 export const Request = Schema.Literals([
   ...Operation.literals,
   "retrieve_future",
+  "auth_token",
   "client_config",
   "dynamic_config",
   "create_session",
@@ -69,6 +70,9 @@ export const Request = Schema.Literals([
   "checkpoints",
   "delete_checkpoint",
   "checkpoint_ttl",
+  "publish_checkpoint",
+  "unpublish_checkpoint",
+  "session_project",
   "server_capabilities"
 ])
 export type Request = typeof Request.Type

@@ -34,6 +34,9 @@ export interface Body {
   readonly checkpoints?: ReadonlyArray<typeof Json.Checkpoint.Type>
   readonly cursor?: typeof Json.Cursor.Type
   readonly corrupted?: boolean
+  readonly model_owner?: string
+  readonly sessions?: ReadonlyArray<string>
+  readonly jwt?: string
   readonly sampling_session_id?: string
   readonly sampler_ids?: ReadonlyArray<string>
   readonly sequences?: ReadonlyArray<{ readonly tokens: ReadonlyArray<number> }>

@@ -10,12 +10,16 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { LedgerEntry } from "../EmulatorControl.ts"
 import { EmulatorError, StorageFailed } from "../EmulatorError.ts"
+import { anybody } from "./gate.ts"
 
 const Damage = Schema.Literals(["truncated", "missing", "poisonedOnLoad"])
 
 /** Training checkpoints hold the optimizer too; sampler checkpoints are for sampling only. */
 const CheckpointKind = Schema.Literals(["weights", "sampler_weights"])
 export type CheckpointKind = typeof CheckpointKind.Type
+
+/** What a checkpoint is called where its files are kept. */
+export const storeId = (runId: string, kind: CheckpointKind, name: string) => `${runId}/${kind}/${name}`
 
 const CheckpointRecord = Schema.Struct({
   kind: CheckpointKind.pipe(Schema.withDecodingDefaultKey(Effect.succeed("weights" as const))),
@@ -25,12 +29,14 @@ const CheckpointRecord = Schema.Struct({
   /** Steps of the lineage that it contains: a prefix of the run's ledger. */
   steps: Schema.Number,
   expiresAt: Schema.NullOr(Schema.Number),
-  damage: Schema.NullOr(Damage)
+  damage: Schema.NullOr(Damage),
+  public: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false)))
 })
 export type CheckpointRecord = typeof CheckpointRecord.Type
 
 const RunRecord = Schema.Struct({
   id: Schema.String,
+  owner: Schema.String.pipe(Schema.withDecodingDefaultKey(Effect.succeed(anybody))),
   baseModel: Schema.String,
   rank: Schema.Number,
   seed: Schema.Number,
@@ -46,7 +52,11 @@ const RunRecord = Schema.Struct({
   checkpoints: Schema.Array(CheckpointRecord)
 })
 
-export interface Run extends Omit<typeof RunRecord.Type, "lastRequestAt" | "corrupted" | "ledger" | "checkpoints"> {
+export interface Run extends Omit<
+  typeof RunRecord.Type,
+  "projectId" | "lastRequestAt" | "corrupted" | "ledger" | "checkpoints"
+> {
+  projectId: string | null
   lastRequestAt: number
   corrupted: boolean
   ledger: Array<LedgerEntry>

@@ -1,14 +1,15 @@
 /** From a request to its handler: routes, credentials, bursts, the audit. */
 import * as Endpoint from "@tinkex/tinker/wire/Endpoint"
-import * as Headers from "@tinkex/tinker/wire/Headers"
 import * as Effect from "effect/Effect"
 import type * as FaultPlan from "../FaultPlan.ts"
+import * as Checkpoints from "./handlers/checkpoints.ts"
 import * as SessionHandlers from "./handlers/session.ts"
 import type { Handler } from "./handlers/session.ts"
 import * as Sampling from "./handlers/sampling.ts"
 import * as Training from "./handlers/training.ts"
 import * as Weights from "./handlers/weights.ts"
-import { type ApiRequest, json, refused, type Refused, type Reply } from "./reply.ts"
+import { anybody } from "./gate.ts"
+import { type ApiRequest, json, refused, type Reply } from "./reply.ts"
 import type { World } from "./world.ts"
 
 interface Route {
@@ -16,7 +17,8 @@ interface Route {
   readonly handler: Handler
   /** The handler counts its replies for lost responses itself, where it knows a resubmission from a new request. */
   readonly counted?: boolean
-  readonly open?: boolean
+  /** `open`: to anybody; `key`: to a key where everything else wants the token that the key is exchanged for. */
+  readonly admits?: "open" | "key"
 }
 
 const later =
@@ -27,8 +29,8 @@ const later =
 const key = ({ method, path }: Endpoint.Endpoint) => `${method} ${path}`
 
 const fixed = new Map<string, Route>([
-  [key(Endpoint.healthz), { name: undefined, handler: SessionHandlers.healthz, open: true }],
-  [key(Endpoint.clientConfig), { name: "client_config", handler: SessionHandlers.clientConfig }],
+  [key(Endpoint.healthz), { name: undefined, handler: SessionHandlers.healthz, admits: "open" }],
+  [key(Endpoint.clientConfig), { name: "client_config", handler: SessionHandlers.clientConfig, admits: "key" }],
   [key(Endpoint.dynamicConfig), { name: "dynamic_config", handler: SessionHandlers.dynamicConfig }],
   [key(Endpoint.serverCapabilities), { name: "server_capabilities", handler: SessionHandlers.serverCapabilities }],
   [key(Endpoint.createSession), { name: "create_session", handler: SessionHandlers.createSession }],
@@ -44,10 +46,10 @@ const fixed = new Map<string, Route>([
   [key(Endpoint.saveWeights), { name: "save_weights", handler: Weights.saveWeights, counted: true }],
   [key(Endpoint.loadWeights), { name: "load_weights", handler: Weights.loadWeights, counted: true }],
   [key(Endpoint.weightsInfo), { name: "weights_info", handler: Weights.weightsInfo }],
-  [key(Endpoint.trainingRuns), { name: "training_runs", handler: Weights.trainingRuns }],
-  [key(Endpoint.checkpoints), { name: "checkpoints", handler: Weights.checkpoints }],
+  [key(Endpoint.trainingRuns), { name: "training_runs", handler: Checkpoints.trainingRuns }],
+  [key(Endpoint.checkpoints), { name: "checkpoints", handler: Checkpoints.checkpoints }],
   ["POST /api/v1/telemetry", { name: undefined, handler: later("Telemetry") }],
-  ["POST /api/v1/auth/token", { name: undefined, handler: later("The token exchange") }],
+  [key(Endpoint.authToken), { name: "auth_token", handler: SessionHandlers.authToken, admits: "key" }],
   [
     key(Endpoint.saveWeightsForSampler),
     { name: "save_weights_for_sampler", handler: Weights.saveWeightsForSampler, counted: true }
@@ -60,19 +62,34 @@ const runs = "^/api/v1/training_runs/([^/]+)"
 
 const patterns: ReadonlyArray<readonly [method: string, pattern: RegExp, route: Route]> = [
   ["GET", /^\/api\/v1\/sessions\/([^/]+)$/, { name: "session", handler: SessionHandlers.getSession }],
+  [
+    "PUT",
+    /^\/api\/v1\/sessions\/([^/]+)\/project$/,
+    { name: "session_project", handler: SessionHandlers.assignProject }
+  ],
   ["GET", /^\/api\/v1\/samplers\/([^/]+)$/, { name: "sampler", handler: Sampling.sampler }],
-  ["GET", new RegExp(`${runs}$`), { name: "training_run", handler: Weights.trainingRun }],
-  ["GET", new RegExp(`${runs}/checkpoints$`), { name: "run_checkpoints", handler: Weights.runCheckpoints }],
-  ["DELETE", new RegExp(`${runs}/checkpoints/([^/]+)$`), { name: undefined, handler: Weights.bareCheckpoint }],
+  ["GET", new RegExp(`${runs}$`), { name: "training_run", handler: Checkpoints.trainingRun }],
+  ["GET", new RegExp(`${runs}/checkpoints$`), { name: "run_checkpoints", handler: Checkpoints.runCheckpoints }],
+  ["DELETE", new RegExp(`${runs}/checkpoints/([^/]+)$`), { name: undefined, handler: Checkpoints.bareCheckpoint }],
   [
     "DELETE",
     new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)$`),
-    { name: "delete_checkpoint", handler: Weights.deleteCheckpoint }
+    { name: "delete_checkpoint", handler: Checkpoints.deleteCheckpoint }
+  ],
+  [
+    "POST",
+    new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)/publish$`),
+    { name: "publish_checkpoint", handler: Checkpoints.publish }
+  ],
+  [
+    "DELETE",
+    new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)/publish$`),
+    { name: "unpublish_checkpoint", handler: Checkpoints.unpublish }
   ],
   [
     "PUT",
     new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)/ttl$`),
-    { name: "checkpoint_ttl", handler: Weights.checkpointTtl }
+    { name: "checkpoint_ttl", handler: Checkpoints.checkpointTtl }
   ],
   [
     "GET",
@@ -80,16 +97,6 @@ const patterns: ReadonlyArray<readonly [method: string, pattern: RegExp, route: 
     { name: undefined, handler: later("The archive of a checkpoint") }
   ]
 ]
-
-const authorize = (world: World, request: ApiRequest): Refused | undefined => {
-  const key = request.header(Headers.apiKey)
-  if (key === undefined || key === "") return refused(401, "X-API-Key is missing")
-  if (!key.startsWith("tml-") && !key.startsWith("eyJ")) {
-    return refused(401, "X-API-Key is neither an API key (tml-...) nor a token (eyJ...)")
-  }
-  const { apiKeys } = world.settings
-  return apiKeys === "any" || apiKeys.has(key) ? undefined : refused(403, "This API key is not known here")
-}
 
 const burst = (fault: Extract<FaultPlan.Fault, { readonly _tag: "HttpBurst" }>): Reply =>
   json(
@@ -111,12 +118,13 @@ export const dispatch = (world: World): ((request: ApiRequest) => Effect.Effect<
   }
 
   const run = (request: ApiRequest, route: Route, parameters: ReadonlyArray<string>): Effect.Effect<Reply> => {
-    const denied = route.open === true ? undefined : authorize(world, request)
-    if (denied !== undefined) return Effect.succeed(denied.reply)
+    const admitted = route.admits === "open" ? { user: anybody } : world.gate.admit(request, route.admits === "key")
+    if (!("user" in admitted)) return Effect.succeed(admitted.reply)
+    const caller = { ...request, user: admitted.user }
     const { name } = route
     const refusal = name === undefined ? undefined : world.faults.request(name)
     if (refusal !== undefined) return Effect.succeed(burst(refusal))
-    return route.handler(world, request, parameters).pipe(
+    return route.handler(world, caller, parameters).pipe(
       Effect.map((reply) =>
         name !== undefined && route.counted !== true && world.faults.loses(name, {})
           ? { ...reply, dropped: true }

@@ -15,6 +15,8 @@ export interface Place {
   readonly modelId?: string
   readonly samplerId?: string
   readonly seqId?: number
+  /** Where neither a model nor a sampling session says it. */
+  readonly user?: string
 }
 
 export interface Future {

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import type { CheckpointStoreError } from "../CheckpointStore.ts"
 import type * as LanguageModel from "../LanguageModel.ts"
 import * as Sampler from "../Sampler.ts"
-import type { CheckpointKind, CheckpointRecord, Run } from "./catalog.ts"
+import { type CheckpointKind, type CheckpointRecord, type Run, storeId } from "./catalog.ts"
 import * as Compute from "./compute.ts"
 import { type AdamParams, failed, type OperationFailed, type Pass, type Trainee } from "./compute.ts"
 import * as Digest from "./digest.ts"
@@ -104,9 +104,6 @@ export const optimStep =
       return body({ type: "optim_step", metrics })
     })
 
-/** What a checkpoint is called where its files are kept. */
-export const storeId = (runId: string, kind: CheckpointKind, name: string) => `${runId}/${kind}/${name}`
-
 const storageTrouble = (error: CheckpointStoreError) =>
   failed(error.message, error.reason._tag === "InvalidId" ? "user" : "server")
 
@@ -147,7 +144,7 @@ const enter = (
   Effect.suspend(() => {
     const savedAt = world.now()
     const expiresAt = ttlSeconds === undefined ? null : savedAt + ttlSeconds * 1000
-    const record: CheckpointRecord = { kind, name, savedAt, expiresAt, ...found }
+    const record: CheckpointRecord = { kind, name, savedAt, expiresAt, public: false, ...found }
     run.checkpoints = [...run.checkpoints.filter((other) => other.kind !== kind || other.name !== name), record]
     return world.persist(run)
   })

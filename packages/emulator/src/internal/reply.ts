@@ -11,6 +11,11 @@ export interface ApiRequest {
   readonly body: Uint8Array
 }
 
+/** A request that was let in. */
+export interface Caller extends ApiRequest {
+  readonly user: string
+}
+
 /** What the audit says about a request besides its endpoint and status. */
 export interface Audit {
   readonly modelId?: string

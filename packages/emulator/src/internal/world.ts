@@ -14,11 +14,12 @@ import type { RequestRecord } from "../EmulatorControl.ts"
 import type { CheckpointStore } from "../CheckpointStore.ts"
 import type { EmulatorError } from "../EmulatorError.ts"
 import type * as FaultPlan from "../FaultPlan.ts"
-import type { Catalog, Run } from "./catalog.ts"
+import { type Catalog, type CheckpointRecord, type Run, storeId } from "./catalog.ts"
 import { failed, type OperationFailed, type Trainee } from "./compute.ts"
 import * as Digest from "./digest.ts"
 import { Faults, type OperationFaults } from "./faults.ts"
 import { type Future, Futures, type Result } from "./futures.ts"
+import { Gate, type GateSettings } from "./gate.ts"
 import { type Audit, json, ok, refused, type Refused, type Reply } from "./reply.ts"
 import { Sequence } from "./sequence.ts"
 import { baseModels } from "./lmShape.ts"
@@ -26,7 +27,10 @@ import type { Sampler } from "../Sampler.ts"
 
 export interface Session {
   readonly id: string
-  readonly projectId: string | null
+  readonly owner: string
+  readonly openedAt: number
+  readonly userMetadata: Readonly<Record<string, string>> | null
+  projectId: string | null
   lastBeat: number
   expired: boolean
   readonly models: Map<number, Model>
@@ -78,7 +82,7 @@ export interface Settings {
   readonly longPollMillis: number
   readonly sessionTimeoutMillis: number
   readonly retentionMillis: number
-  readonly apiKeys: "any" | ReadonlySet<string>
+  readonly gate: GateSettings
   readonly compute: "model" | "none"
   /** Names that are served, each with the model that stands behind it. */
   readonly models: ReadonlyMap<string, string>
@@ -96,6 +100,7 @@ export class World {
   readonly store: CheckpointStore["Service"]
   readonly faults: Faults
   readonly futures: Futures
+  readonly gate: Gate
   readonly sessions = new Map<string, Session>()
   readonly models = new Map<string, Model>()
   readonly samplers = new Map<string, SamplingSession>()
@@ -120,6 +125,7 @@ export class World {
     this.faults = new Faults(options.plan, this.now)
     // Ids of an earlier process must not name things of this one. Without a directory only the time of start tells them apart.
     this.label = options.catalog.boot > 0 ? `${options.catalog.boot}` : this.now().toString(36)
+    this.gate = new Gate(options.settings.gate, Digest.ofJson([options.settings.seed, this.label, "secret"]), this.now)
     this.futures = new Futures(this.label, options.settings.retentionMillis)
   }
 
@@ -143,13 +149,15 @@ export class World {
     return baseModels.find((base) => base.name === this.baseOf(name))?.maxContextLength ?? 0
   }
 
-  openSession(projectId: string | null): Session {
+  openSession(options: Pick<Session, "owner" | "projectId" | "userMetadata">): Session {
     const hex = Digest.ofJson([this.settings.seed, this.label, this.sessions.size])
     const id = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20, 32)].join("-")
+    const now = this.now()
     const session: Session = {
       id,
-      projectId,
-      lastBeat: this.now(),
+      ...options,
+      openedAt: now,
+      lastBeat: now,
       expired: false,
       models: new Map(),
       samplers: new Map()
@@ -159,9 +167,10 @@ export class World {
   }
 
   /** The live session of that id; time may have ended it meanwhile. */
-  session(id: string): Effect.Effect<Session, Refused> {
+  session(id: string, user: string): Effect.Effect<Session, Refused> {
     const session = this.sessions.get(id)
     if (session !== undefined) this.expireIfDue(session)
+    if (session !== undefined && session.owner !== user) return Effect.fail(refused(403, "Invalid session_id"))
     return session === undefined || session.expired
       ? Effect.fail(refused(404, `Session ${id} not found: it expired, or this server never opened it`))
       : Effect.succeed(session)
@@ -183,9 +192,26 @@ export class World {
     for (const sampler of session.samplers.values()) this.samplers.delete(sampler.id)
   }
 
-  /** Milliseconds until the next session could expire. */
+  /** Ends what is over by now: sessions, and checkpoints with their files. */
+  get sweep(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      for (const session of this.sessions.values()) this.expireIfDue(session)
+      const now = this.now()
+      const over = [...this.catalog.runs.values()].flatMap((run) =>
+        run.checkpoints
+          .filter(({ expiresAt }) => expiresAt !== null && expiresAt <= now)
+          .map((record) => this.removeCheckpoint(run, record))
+      )
+      return Effect.all(over, { discard: true })
+    })
+  }
+
+  /** Milliseconds until the next session or checkpoint could expire, or at most as long as a session lives. */
   get nextExpiry(): number {
     let next = this.now() + this.settings.sessionTimeoutMillis
+    for (const run of this.catalog.runs.values()) {
+      for (const { expiresAt } of run.checkpoints) if (expiresAt !== null) next = Math.min(next, expiresAt)
+    }
     for (const session of this.sessions.values()) {
       if (!session.expired) next = Math.min(next, session.lastBeat + this.settings.sessionTimeoutMillis)
     }
@@ -212,9 +238,10 @@ export class World {
   }
 
   /** The loaded model of that id. */
-  model(id: string): Effect.Effect<Model, Refused> {
+  model(id: string, user: string): Effect.Effect<Model, Refused> {
     const model = this.models.get(id)
     if (model !== undefined) this.expireIfDue(model.session)
+    if (model !== undefined && model.run.owner !== user) return Effect.fail(noAccess({ modelId: id }))
     return model === undefined || model.unloaded
       ? Effect.fail(refused(400, notLoaded(id), { modelId: id }))
       : Effect.succeed(model)
@@ -249,6 +276,17 @@ export class World {
   /** Writes a run's description; an emulator that cannot write has no honest way on. */
   persist(run: Run): Effect.Effect<void> {
     return Effect.orDie(this.catalog.persist(run) satisfies Effect.Effect<void, EmulatorError>)
+  }
+
+  /** Takes a checkpoint out of the catalog, then its files away. */
+  removeCheckpoint(run: Run, record: CheckpointRecord): Effect.Effect<void> {
+    run.checkpoints = run.checkpoints.filter((other) => other !== record)
+    const remove = this.store.remove(storeId(run.id, record.kind, record.name)).pipe(
+      // Nothing was stored where nothing is computed, or the fault plan took it already.
+      Effect.catchReason("CheckpointStoreError", "NotFound", () => Effect.void),
+      Effect.orDie
+    )
+    return Effect.andThen(this.persist(run), remove)
   }
 
   /** Accepts one operation, or recognizes it as one that was accepted before. */
@@ -299,9 +337,10 @@ export class World {
   }
 
   /** The sampling session of that id. */
-  sampler(id: string): Effect.Effect<SamplingSession, Refused> {
+  sampler(id: string, user: string): Effect.Effect<SamplingSession, Refused> {
     const sampler = this.samplers.get(id)
     if (sampler !== undefined) this.expireIfDue(sampler.session)
+    if (sampler !== undefined && sampler.session.owner !== user) return Effect.fail(noAccess({ samplerId: id }))
     return sampler === undefined || sampler.session.expired
       ? Effect.fail(
           refused(404, `Sampling session ${id} not found: its session expired, or this server never opened it`)
@@ -312,20 +351,21 @@ export class World {
   /** Accepts a sample. Samples have no order: each is drawn at once, taking turns with everything else. */
   submitSample(request: {
     readonly audit: Audit
+    readonly user: string
     /** Default: a new one. */
     readonly id: string | undefined
     readonly register: (future: Future) => void
     readonly work: (futureId: string) => Effect.Effect<Result, OperationFailed>
   }): Effect.Effect<Reply> {
     return Effect.suspend(() => {
-      const { audit, id, register, work } = request
+      const { audit, id, register, user, work } = request
       const { samplerId, seqId } = audit
       const place = {
         ...(samplerId === undefined ? {} : { samplerId }),
         ...(seqId === undefined ? {} : { seqId })
       }
       const faults = this.faults.operation("asample", place)
-      const future = this.futures.create("asample", place, id)
+      const future = this.futures.create("asample", { ...place, user }, id)
       register(future)
       const op: Op = { operation: "asample", seqId: seqId ?? -1, future, faults, work: undefined }
       const run = this.outcome(op, work(future.id))
@@ -337,10 +377,11 @@ export class World {
   }
 
   /** Unloads at once, whatever is waiting. Asked again it answers the same. */
-  submitUnload(modelId: string): Effect.Effect<Reply, Refused> {
+  submitUnload(modelId: string, user: string): Effect.Effect<Reply, Refused> {
     return Effect.suspend(() => {
       const model = this.models.get(modelId)
       if (model === undefined) return Effect.fail(refused(400, notLoaded(modelId), { modelId }))
+      if (model.run.owner !== user) return Effect.fail(noAccess({ modelId }))
       const { lose } = this.faults.operation("unload_model", { modelId })
       this.unload(model, "it was unloaded by request")
       const future = this.futures.create("unload_model", { modelId })
@@ -422,9 +463,10 @@ export class World {
   }
 
   /** Waits for a result as long as a poll may take. */
-  retrieve(requestId: string, protobuf: boolean): Effect.Effect<Reply, Refused> {
+  retrieve(requestId: string, user: string, protobuf: boolean): Effect.Effect<Reply, Refused> {
     return Effect.suspend(() => {
       const future = this.futures.find(requestId, this.now())
+      if (typeof future === "object" && this.ownerOf(future) !== user) return Effect.fail(noAccess(future.place))
       if (future === "unknown") return Effect.fail(refused(404, `Request ${requestId} not found`))
       if (future === "gone") return Effect.fail(refused(410, `The result of request ${requestId} is gone`))
       if (future.result !== undefined) return Effect.succeed(this.result(future, future.result, protobuf))
@@ -439,8 +481,16 @@ export class World {
     })
   }
 
+  private ownerOf({ place }: Future): string | undefined {
+    return (
+      place.user ??
+      this.models.get(place.modelId ?? "")?.run.owner ??
+      this.samplers.get(place.samplerId ?? "")?.session.owner
+    )
+  }
+
   private result(future: Future, result: Result, protobuf: boolean): Reply {
-    const audit = future.place
+    const { user: _, ...audit } = future.place
     const more = { audit, dropped: this.faults.loses("retrieve_future", audit) }
     switch (result._tag) {
       case "Failed":
@@ -461,6 +511,9 @@ export const submitted = (future: Future, audit: Audit, dropped: boolean): Reply
 /** What is said of every operation of a model that can do no more. */
 const deathOf = (model: Model): string | undefined =>
   model.unloaded ? notLoaded(model.id) : model.run.corrupted ? corrupted(model.id) : undefined
+
+/** Somebody else's. */
+export const noAccess = (audit?: Audit): Refused => refused(403, "You do not have access to this model", audit)
 
 export const notLoaded = (modelId: string) => `Model ${modelId} not loaded`
 

@@ -25,6 +25,7 @@ interface Source {
 
 const sourceOf = Effect.fnUntraced(function* (
   world: World,
+  user: string,
   given: { readonly baseModel?: string | undefined; readonly modelPath?: string | undefined }
 ): Effect.fn.Return<Source, Refused> {
   const { baseModel, modelPath } = given
@@ -33,7 +34,7 @@ const sourceOf = Effect.fnUntraced(function* (
     yield* checkBaseModel(world, baseModel)
     return { baseModel, modelPath: null, sampler: Effect.sync(() => Sampler.ofBase(world.baseOf(baseModel))) }
   }
-  const { record, run } = yield* locate(world, modelPath)
+  const { record, run } = yield* locate(world, user, modelPath)
   if (record.kind !== "sampler_weights") {
     return yield* Effect.fail(
       refused(400, `${modelPath} is a training checkpoint; sample from one of save_weights_for_sampler`)
@@ -66,7 +67,7 @@ const open = Effect.fnUntraced(function* (
 export const createSamplingSession: Handler = (world, request) =>
   Effect.gen(function* () {
     const body = yield* readCreate(request)
-    const session = yield* world.session(body.session_id)
+    const session = yield* world.session(body.session_id, request.user)
     const { sampling_session_seq_id: seqId } = body
     const given = { baseModel: body.base_model ?? undefined, modelPath: body.model_path ?? undefined }
     const digest = Digest.ofJson(given)
@@ -76,11 +77,11 @@ export const createSamplingSession: Handler = (world, request) =>
       const detail = `sampling_session_seq_id ${seqId} of session ${session.id} was used for another request`
       return yield* Effect.fail(refused(409, detail))
     }
-    return opened(yield* open(world, session, seqId, digest, yield* sourceOf(world, given)))
+    return opened(yield* open(world, session, seqId, digest, yield* sourceOf(world, request.user, given)))
   })
 
-export const sampler: Handler = (world, _, [id = ""]) =>
-  Effect.map(world.sampler(id), ({ baseModel, modelPath }) =>
+export const sampler: Handler = (world, request, [id = ""]) =>
+  Effect.map(world.sampler(id, request.user), ({ baseModel, modelPath }) =>
     ok({ sampler_id: id, base_model: baseModel, model_path: modelPath }, { audit: { samplerId: id } })
   )
 
@@ -162,7 +163,7 @@ export const asample: Handler = (world, request) =>
     const body = yield* Effect.mapError(SampleRequest.decode(request.body), (error) => refused(422, error.message))
     const { samplingSessionId } = body
     const seqId = body.seqId?.toString()
-    const session = samplingSessionId === undefined ? undefined : yield* world.sampler(samplingSessionId)
+    const session = samplingSessionId === undefined ? undefined : yield* world.sampler(samplingSessionId, request.user)
     if (session !== undefined && seqId === undefined) {
       return yield* Effect.fail(refused(422, "seq_id is missing; a sampling session counts its requests"))
     }
@@ -181,7 +182,7 @@ export const asample: Handler = (world, request) =>
       return yield* Effect.fail(refused(409, detail, audit))
     }
     const prompt = yield* promptOf(body)
-    const source: Source = session ?? (yield* sourceOf(world, body))
+    const source: Source = session ?? (yield* sourceOf(world, request.user, body))
     const limit = world.contextOf(source.baseModel)
     const wanted = body.params.maxTokens ?? 1
     if (prompt.length + wanted > limit) {
@@ -193,6 +194,7 @@ export const asample: Handler = (world, request) =>
     }
     return yield* world.submitSample({
       audit,
+      user: request.user,
       id: session === undefined ? undefined : `${session.id}:${seqId}`,
       register: (future) => {
         if (session !== undefined && seqId !== undefined) session.requests.set(seqId, { digest, future })

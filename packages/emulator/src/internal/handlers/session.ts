@@ -1,16 +1,17 @@
 /** Configuration, sessions, models. */
 import * as Json from "@tinkex/tinker/wire/Json"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import * as LanguageModel from "../../LanguageModel.ts"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
-import { type ApiRequest, ok, refused, type Refused, type Reply } from "../reply.ts"
+import { type Caller, ok, refused, type Refused, type Reply } from "../reply.ts"
 import type { Model, Session, Work, World } from "../world.ts"
-import { jsonBody } from "./body.ts"
+import { jsonBody, queryInt } from "./body.ts"
 
 export type Handler = (
   world: World,
-  request: ApiRequest,
+  request: Caller,
   parameters: ReadonlyArray<string>
 ) => Effect.Effect<Reply, Refused>
 
@@ -20,7 +21,7 @@ const readClientConfig = jsonBody(Json.ClientConfigRequest)
 export const clientConfig: Handler = (world, request) =>
   Effect.map(readClientConfig(request), () =>
     ok({
-      pjwt_auth_enabled: false,
+      pjwt_auth_enabled: world.settings.gate.tokenExchange,
       credential_default_source: "api_key",
       parallel_fwdbwd_chunks: true,
       proto_compress_fwdbwd: false,
@@ -30,6 +31,11 @@ export const clientConfig: Handler = (world, request) =>
       ...world.settings.clientConfig
     })
   )
+
+export const authToken: Handler = (world, request) =>
+  world.settings.gate.tokenExchange
+    ? Effect.sync(() => ok({ jwt: world.gate.issue(request.user) }))
+    : Effect.fail(refused(404, "This server takes keys as they are; pjwt_auth_enabled is false"))
 
 export const dynamicConfig: Handler = () => Effect.succeed(ok({ refresh_interval_sec: 300 }))
 
@@ -46,29 +52,75 @@ export const serverCapabilities: Handler = (world) =>
 const readCreateSession = jsonBody(Json.CreateSessionRequest)
 export const createSession: Handler = (world, request) =>
   Effect.map(readCreateSession(request), (body) => {
-    const session = world.openSession(body.project_id ?? null)
+    const session = world.openSession({
+      owner: request.user,
+      projectId: body.project_id ?? null,
+      userMetadata: body.user_metadata ?? null
+    })
     return ok({ type: "create_session", session_id: session.id })
   })
 
 const readHeartbeat = jsonBody(Json.SessionHeartbeatRequest)
 export const sessionHeartbeat: Handler = (world, request) =>
   Effect.flatMap(readHeartbeat(request), (body) =>
-    Effect.map(world.session(body.session_id), (session) => {
+    Effect.map(world.session(body.session_id, request.user), (session) => {
       session.lastBeat = world.now()
       return ok({ type: "session_heartbeat" })
     })
   )
 
-export const getSession: Handler = (world, _, [id = ""]) => {
-  const session = world.sessions.get(id)
-  if (session === undefined) return Effect.fail(refused(404, `Session ${id} not found`))
-  const runs = Array.from(session.models.values(), (model) => model.id)
-  const samplers = Array.from(session.samplers.values(), (sampler) => sampler.id)
-  return Effect.succeed(ok({ training_run_ids: runs, sampler_ids: samplers }))
+/** Whose things a query is about: the caller's own, or everybody's. */
+export const inScope = (request: Caller): Effect.Effect<(owner: string) => boolean, Refused> => {
+  const scope = request.query.get("access_scope") ?? "owned"
+  if (scope === "accessible") return Effect.succeed(() => true)
+  return scope === "owned"
+    ? Effect.succeed((owner) => owner === request.user)
+    : Effect.fail(refused(422, `access_scope is "${scope}"; give owned or accessible`))
 }
 
-export const listSessions: Handler = (world) =>
-  Effect.sync(() => ok({ sessions: [...world.sessions.keys()].toReversed() }))
+const findSession = (world: World, request: Caller, id: string): Effect.Effect<Session, Refused> =>
+  Effect.flatMap(inScope(request), (includes) => {
+    const session = world.sessions.get(id)
+    return session === undefined || !includes(session.owner)
+      ? Effect.fail(refused(404, `Session ${id} not found`))
+      : Effect.succeed(session)
+  })
+
+export const getSession: Handler = (world, request, [id = ""]) =>
+  Effect.map(findSession(world, request, id), (session) =>
+    ok({
+      training_run_ids: Array.from(session.models.values(), (model) => model.id),
+      sampler_ids: Array.from(session.samplers.values(), (sampler) => sampler.id),
+      user_metadata: session.userMetadata
+    })
+  )
+
+export const listSessions: Handler = (world, request) =>
+  Effect.gen(function* () {
+    const includes = yield* inScope(request)
+    const limit = yield* queryInt(request, "limit", 20)
+    const offset = yield* queryInt(request, "offset", 0)
+    const ids = [...world.sessions.values()].filter(({ owner }) => includes(owner)).map(({ id }) => id)
+    return ok({ sessions: ids.toReversed().slice(offset, offset + limit) })
+  })
+
+const readProject = jsonBody(Schema.Struct({ project_id: Schema.optionalKey(Schema.NullOr(Schema.String)) }))
+export const assignProject: Handler = (world, request, [id = ""]) =>
+  Effect.gen(function* () {
+    const { project_id: projectId } = yield* readProject(request)
+    if (projectId == null || projectId === "") {
+      return yield* Effect.fail(refused(400, "project_id is missing; a session cannot be taken out of its project"))
+    }
+    const session = world.sessions.get(id)
+    if (session === undefined) return yield* Effect.fail(refused(404, `Session ${id} not found`))
+    if (session.owner !== request.user) return yield* Effect.fail(refused(403, "Invalid session_id"))
+    session.projectId = projectId
+    for (const { run } of session.models.values()) {
+      run.projectId = projectId
+      yield* world.persist(run)
+    }
+    return ok({})
+  })
 
 /** The model behind a name that this server serves. */
 export const checkBaseModel = (world: World, name: string): Effect.Effect<void, Refused> => {
@@ -113,6 +165,7 @@ export const beginModel = (
     const model = world.addModel(session, modelSeqId, {
       ...run,
       id: `${session.id}:train:${modelSeqId}`,
+      owner: session.owner,
       projectId: session.projectId,
       createdAt: now,
       lastRequestAt: now,
@@ -127,7 +180,7 @@ export const beginModel = (
 const readCreateModel = jsonBody(Json.CreateModelRequest)
 export const createModel: Handler = (world, request) =>
   Effect.flatMap(readCreateModel(request), (body) =>
-    Effect.flatMap(world.session(body.session_id), (session) => {
+    Effect.flatMap(world.session(body.session_id, request.user), (session) => {
       const { rank, seed, train_attn, train_mlp, train_unembed } = body.lora_config
       const begin = Effect.gen(function* () {
         yield* checkBaseModel(world, body.base_model)
@@ -161,7 +214,7 @@ export const createModel: Handler = (world, request) =>
 const readModel = jsonBody(Json.ModelRequest)
 export const getInfo: Handler = (world, request) =>
   Effect.flatMap(readModel(request), (body) =>
-    Effect.map(world.model(body.model_id), ({ id, run }) =>
+    Effect.map(world.model(body.model_id, request.user), ({ id, run }) =>
       ok(
         {
           type: "get_info",
@@ -177,4 +230,4 @@ export const getInfo: Handler = (world, request) =>
   )
 
 export const unloadModel: Handler = (world, request) =>
-  Effect.flatMap(readModel(request), (body) => world.submitUnload(body.model_id))
+  Effect.flatMap(readModel(request), (body) => world.submitUnload(body.model_id, request.user))

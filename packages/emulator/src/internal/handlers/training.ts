@@ -39,9 +39,9 @@ interface PassRequest {
 /** Number 0 is the request that made the model, and what a protobuf without a number reads as. */
 export const reservedSeqId = refused(422, "seq_id is 0 or missing; the first operation of a model has 1")
 
-const submitPass = (world: World, pass: PassRequest): Effect.Effect<Reply, Refused> => {
+const submitPass = (world: World, user: string, pass: PassRequest): Effect.Effect<Reply, Refused> => {
   const { data, forwardOnly, lossFn, lossFnConfig, modelId, seqId } = pass
-  return Effect.flatMap(world.model(modelId), (model) => {
+  return Effect.flatMap(world.model(modelId, user), (model) => {
     if (seqId < 1) return Effect.fail(reservedSeqId)
     if (data.length === 0) return world.refuse(model, seqId, refused(400, "data is empty; send at least one datum"))
     const operation = forwardOnly ? "forward" : "forward_backward"
@@ -66,19 +66,19 @@ export const forwardBackward: Handler = (world, request) =>
             unprocessable
           )
         : LegacyJson.read(bytes, false),
-      (pass) => submitPass(world, pass)
+      (pass) => submitPass(world, request.user, pass)
     )
   )
 
 export const forward: Handler = (world, request) =>
   Effect.flatMap(content(request), (bytes) =>
-    Effect.flatMap(LegacyJson.read(bytes, true), (pass) => submitPass(world, pass))
+    Effect.flatMap(LegacyJson.read(bytes, true), (pass) => submitPass(world, request.user, pass))
   )
 
 const readOptimStep = jsonBody(Json.OptimStepRequest)
 export const optimStep: Handler = (world, request) =>
   Effect.flatMap(readOptimStep(request), (body) =>
-    Effect.flatMap(world.model(body.model_id), (model) =>
+    Effect.flatMap(world.model(body.model_id, request.user), (model) =>
       body.seq_id < 1
         ? Effect.fail(reservedSeqId)
         : world.submit(model, {
@@ -93,5 +93,5 @@ export const optimStep: Handler = (world, request) =>
 const readRetrieve = jsonBody(Json.RetrieveFutureRequest)
 export const retrieveFuture: Handler = (world, request) =>
   Effect.flatMap(readRetrieve(request), (body) =>
-    world.retrieve(body.request_id, request.header("accept")?.includes(Headers.protobuf) === true)
+    world.retrieve(body.request_id, request.user, request.header("accept")?.includes(Headers.protobuf) === true)
   )

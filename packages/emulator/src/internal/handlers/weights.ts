@@ -4,12 +4,12 @@ import * as Json from "@tinkex/tinker/wire/Json"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import type { CheckpointKind, CheckpointRecord, Run } from "../catalog.ts"
+import type { CheckpointRecord, Run } from "../catalog.ts"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
 import { ok, refused, type Refused, type Reply } from "../reply.ts"
-import type { Model, Session, Work, World } from "../world.ts"
-import { jsonBody, queryInt } from "./body.ts"
+import { type Model, noAccess, type Session, type Work, type World } from "../world.ts"
+import { jsonBody } from "./body.ts"
 import { beginModel, type Handler } from "./session.ts"
 import { reservedSeqId } from "./training.ts"
 
@@ -26,7 +26,7 @@ const problemOfTtl = (ttlSeconds: number | null | undefined): string | undefined
 const readSaveWeights = jsonBody(Json.SaveWeightsRequest)
 export const saveWeights: Handler = (world, request) =>
   Effect.flatMap(readSaveWeights(request), (body) =>
-    Effect.flatMap(world.model(body.model_id), (model) => {
+    Effect.flatMap(world.model(body.model_id, request.user), (model) => {
       const { path: name, seq_id, ttl_seconds } = body
       if (seq_id < 1) return Effect.fail(reservedSeqId)
       const refuse = (status: number, detail: string) =>
@@ -55,7 +55,7 @@ const readSaveForSampler = jsonBody(
 )
 export const saveWeightsForSampler: Handler = (world, request) =>
   Effect.flatMap(readSaveForSampler(request), (body) =>
-    Effect.flatMap(world.model(body.model_id), (model) => {
+    Effect.flatMap(world.model(body.model_id, request.user), (model) => {
       const { path: name, sampling_session_seq_id: samplingSeqId, seq_id: seqId, ttl_seconds } = body
       if (seqId < 1) return Effect.fail(reservedSeqId)
       const refuse = (detail: string) => world.refuse(model, seqId, refused(422, detail, { modelId: model.id, seqId }))
@@ -76,34 +76,50 @@ export const saveWeightsForSampler: Handler = (world, request) =>
     })
   )
 
-/** The checkpoint that a path names. */
+/** The checkpoint that a path names, where the caller may use it: an own one, a public one, or one that a token opens. */
 export const locate = (
   world: World,
-  path: string
-): Effect.Effect<{ readonly run: Run; readonly record: CheckpointRecord }, Refused> => {
-  const parsed = Option.getOrUndefined(CheckpointPath.parse(path))
-  if (parsed === undefined) {
-    return Effect.fail(refused(400, `"${path}" is no checkpoint path; write tinker://<run>/weights/<name>`))
-  }
-  const run = world.catalog.runs.get(parsed.runId)
-  const record = run === undefined ? undefined : Operations.findCheckpoint(world, run, parsed.kind, parsed.name)
-  return run === undefined || record === undefined
-    ? Effect.fail(refused(404, `Checkpoint ${path} does not exist`))
-    : Effect.succeed({ run, record })
-}
+  user: string,
+  path: string,
+  accessToken?: string | null
+): Effect.Effect<{ readonly run: Run; readonly record: CheckpointRecord }, Refused> =>
+  Effect.suspend(() => {
+    const parsed = Option.getOrUndefined(CheckpointPath.parse(path))
+    if (parsed === undefined) {
+      return Effect.fail(refused(400, `"${path}" is no checkpoint path; write tinker://<run>/weights/<name>`))
+    }
+    const run = world.catalog.runs.get(parsed.runId)
+    const record = run === undefined ? undefined : Operations.findCheckpoint(world, run, parsed.kind, parsed.name)
+    if (run === undefined || record === undefined) {
+      return Effect.fail(refused(404, `Checkpoint ${path} does not exist`))
+    }
+    if (run.owner === user || record.public) return Effect.succeed({ run, record })
+    if (accessToken == null) return Effect.fail(noAccess())
+    const bearer = world.gate.userOf(accessToken, true)
+    if (!("user" in bearer)) return Effect.fail(bearer)
+    return bearer.user === run.owner ? Effect.succeed({ run, record }) : Effect.fail(noAccess())
+  })
 
 /** The training checkpoint that a path names. */
-const locateTraining = (world: World, path: string) =>
+const locateTraining = (world: World, user: string, path: string, accessToken: string | null | undefined) =>
   Effect.filterOrFail(
-    locate(world, path),
+    locate(world, user, path, accessToken),
     ({ record }) => record.kind === "weights",
     () => refused(400, `${path} is a sampler checkpoint, which cannot be trained on; load one of weights/<name>`)
   )
 
-const readLoadWeights = jsonBody(Json.LoadWeightsRequest)
+const readLoadWeights = jsonBody(
+  Schema.Struct({
+    ...Json.LoadWeightsRequest.fields,
+    weights_access_token: Schema.optionalKey(Schema.NullOr(Schema.String))
+  })
+)
 export const loadWeights: Handler = (world, request) =>
   Effect.flatMap(readLoadWeights(request), (body) => {
-    const digest = Digest.ofJson({ ...body, type: "load_weights" })
+    // A token that was renewed between two tries does not make them different requests.
+    const { weights_access_token: accessToken, ...asked } = body
+    const digest = Digest.ofJson({ ...asked, type: "load_weights" })
+    const from = { user: request.user, path: body.path, accessToken }
     const { model_id: modelId, model_seq_id: modelSeqId, seq_id: seqId, session_id: sessionId } = body
     const intoModel = modelId != null && seqId != null
     const asNewModel = sessionId != null && modelSeqId != null
@@ -111,12 +127,15 @@ export const loadWeights: Handler = (world, request) =>
       return Effect.fail(refused(422, "give model_id with seq_id, or session_id with model_seq_id, and not both"))
     }
     if (intoModel) {
-      return Effect.flatMap(world.model(modelId), (model) => loadInto(world, { ...body, model, seqId, digest }))
+      return Effect.flatMap(world.model(modelId, request.user), (model) =>
+        loadInto(world, { optimizer: body.optimizer, from, model, seqId, digest })
+      )
     }
     return asNewModel
-      ? Effect.flatMap(world.session(sessionId), (session) =>
+      ? Effect.flatMap(world.session(sessionId, request.user), (session) =>
           loadAsNew(world, {
-            ...body,
+            optimizer: body.optimizer,
+            from,
             session,
             modelSeqId,
             digest,
@@ -127,18 +146,25 @@ export const loadWeights: Handler = (world, request) =>
       : Effect.die("one of the two addresses was found to be complete")
   })
 
+/** Which checkpoint is to be loaded, and with what right. */
+interface Origin {
+  readonly user: string
+  readonly path: string
+  readonly accessToken: string | null | undefined
+}
+
 const loadInto = (
   world: World,
   options: {
     readonly model: Model
     readonly seqId: number
-    readonly path: string
+    readonly from: Origin
     readonly optimizer: boolean
     readonly digest: string
   }
 ): Effect.Effect<Reply, Refused> =>
   Effect.gen(function* () {
-    const { digest, model, optimizer, path, seqId } = options
+    const { digest, from, model, optimizer, seqId } = options
     const refuse = (status: number, detail: string) =>
       world.refuse(model, seqId, refused(status, detail, { modelId: model.id, seqId }))
     const submit = (work: Work) => world.submit(model, { operation: "load_weights", seqId, digest, work })
@@ -150,8 +176,9 @@ const loadInto = (
         `LoadWeights is not permitted with seq_id ${seqId}: it must be the first request of a model`
       )
     }
-    const { record, run: source } = yield* Effect.catch(locateTraining(world, path), (error) =>
-      world.refuse(model, seqId, error)
+    const { record, run: source } = yield* Effect.catch(
+      locateTraining(world, from.user, from.path, from.accessToken),
+      (error) => world.refuse(model, seqId, error)
     )
     if (!isAlike(world, model.run, source)) {
       return yield* refuse(
@@ -174,16 +201,16 @@ const loadAsNew = (
   options: {
     readonly session: Session
     readonly modelSeqId: number
-    readonly path: string
+    readonly from: Origin
     readonly optimizer: boolean
     readonly baseModel: string | undefined
     readonly userMetadata: Readonly<Record<string, string>> | null
     readonly digest: string
   }
 ): Effect.Effect<Reply, Refused> => {
-  const { digest, modelSeqId, optimizer, path, session, userMetadata } = options
+  const { digest, from, modelSeqId, optimizer, session, userMetadata } = options
   const begin = Effect.gen(function* () {
-    const { record, run: source } = yield* locateTraining(world, path)
+    const { record, run: source } = yield* locateTraining(world, from.user, from.path, from.accessToken)
     const { rank, seed, trainAttn, trainMlp, trainUnembed } = source
     const baseModel = options.baseModel ?? source.baseModel
     if (world.baseOf(baseModel) !== world.baseOf(source.baseModel)) {
@@ -200,7 +227,7 @@ const loadAsNew = (
 const readWeightsInfo = jsonBody(Json.WeightsInfoRequest)
 export const weightsInfo: Handler = (world, request) =>
   Effect.flatMap(readWeightsInfo(request), (body) =>
-    Effect.map(locate(world, body.tinker_path), ({ run }) =>
+    Effect.map(locate(world, request.user, body.tinker_path), ({ run }) =>
       ok({
         base_model: run.baseModel,
         is_lora: true,
@@ -210,116 +237,4 @@ export const weightsInfo: Handler = (world, request) =>
         train_attn: run.trainAttn
       })
     )
-  )
-
-const iso = (millis: number) => new Date(millis).toISOString()
-
-const checkpointWire = (run: Run, record: CheckpointRecord) => ({
-  checkpoint_id: `${record.kind}/${record.name}`,
-  checkpoint_type: record.kind === "weights" ? "training" : "sampler",
-  time: iso(record.savedAt),
-  tinker_path: CheckpointPath.format({ runId: run.id, kind: record.kind, name: record.name }),
-  size_bytes: record.sizeBytes,
-  public: false,
-  expires_at: record.expiresAt === null ? null : iso(record.expiresAt)
-})
-
-/** What a listing shows of a run, newest first. */
-const listed = (world: World, run: Run) =>
-  run.checkpoints
-    .filter((record) => Operations.findCheckpoint(world, run, record.kind, record.name) !== undefined)
-    .toReversed()
-    .map((record) => ({ savedAt: record.savedAt, kind: record.kind, wire: checkpointWire(run, record) }))
-
-const newest = (world: World, run: Run, kind: CheckpointKind) =>
-  listed(world, run).find((entry) => entry.kind === kind)?.wire ?? null
-
-const runWire = (world: World, run: Run) => ({
-  training_run_id: run.id,
-  base_model: run.baseModel,
-  model_owner: "emulator",
-  is_lora: true,
-  corrupted: run.corrupted,
-  lora_rank: run.rank,
-  last_request_time: iso(run.lastRequestAt),
-  last_checkpoint: newest(world, run, "weights"),
-  last_sampler_checkpoint: newest(world, run, "sampler_weights"),
-  user_metadata: run.userMetadata
-})
-
-const findRun = (world: World, id: string): Effect.Effect<Run, Refused> => {
-  const run = world.catalog.runs.get(id)
-  return run === undefined ? Effect.fail(refused(404, `Training run ${id} not found`)) : Effect.succeed(run)
-}
-
-export const trainingRun: Handler = (world, _, [id = ""]) =>
-  Effect.map(findRun(world, id), (run) => ok(runWire(world, run), { audit: { modelId: run.id } }))
-
-export const trainingRuns: Handler = (world, request) =>
-  Effect.gen(function* () {
-    const limit = yield* queryInt(request, "limit", 20)
-    const offset = yield* queryInt(request, "offset", 0)
-    const project = request.query.get("project_id")
-    const runs = [...world.catalog.runs.values()]
-      .filter((run) => project === null || run.projectId === project)
-      .toSorted((a, b) => b.createdAt - a.createdAt)
-    return ok({
-      training_runs: runs.slice(offset, offset + limit).map((run) => runWire(world, run)),
-      cursor: { offset, limit, total_count: runs.length }
-    })
-  })
-
-export const runCheckpoints: Handler = (world, _, [id = ""]) =>
-  Effect.map(findRun(world, id), (run) => ok({ checkpoints: listed(world, run).map(({ wire }) => wire) }))
-
-export const checkpoints: Handler = (world, request) =>
-  Effect.gen(function* () {
-    const limit = yield* queryInt(request, "limit", 100)
-    const offset = yield* queryInt(request, "offset", 0)
-    const all = [...world.catalog.runs.values()]
-      .flatMap((run) => listed(world, run))
-      .toSorted((a, b) => b.savedAt - a.savedAt)
-    return ok({
-      checkpoints: all.slice(offset, offset + limit).map(({ wire }) => wire),
-      cursor: { offset, limit, total_count: all.length }
-    })
-  })
-
-const findRecord = (world: World, id: string, kind: string, name: string) =>
-  Effect.flatMap(findRun(world, id), (run) => {
-    if (kind !== "weights" && kind !== "sampler_weights") {
-      return Effect.fail(refused(400, `"${kind}" is no kind of checkpoint; write weights/<name>`))
-    }
-    const record = Operations.findCheckpoint(world, run, kind, name)
-    return record === undefined
-      ? Effect.fail(refused(404, `Checkpoint ${kind}/${name} of ${id} not found`))
-      : Effect.succeed({ run, record })
-  })
-
-export const deleteCheckpoint: Handler = (world, _, [id = "", kind = "", name = ""]) =>
-  Effect.flatMap(findRecord(world, id, kind, name), ({ record, run }) => {
-    run.checkpoints = run.checkpoints.filter((other) => other !== record)
-    const remove = world.store.remove(Operations.storeId(run.id, record.kind, record.name)).pipe(
-      // Nothing was stored where nothing is computed, or the fault plan took it already.
-      Effect.catchReason("CheckpointStoreError", "NotFound", () => Effect.void),
-      Effect.orDie
-    )
-    return Effect.as(Effect.andThen(world.persist(run), remove), ok({}))
-  })
-
-/** A name without its kind is refused, as upstream does. */
-export const bareCheckpoint: Handler = (_world, _request, [, name = ""]) =>
-  Effect.fail(refused(400, `"${name}" lacks its kind; write weights/${name}`))
-
-const readTtl = jsonBody(Json.CheckpointTtlRequest)
-export const checkpointTtl: Handler = (world, request, [id = "", kind = "", name = ""]) =>
-  Effect.flatMap(readTtl(request), ({ ttl_seconds }) =>
-    Effect.flatMap(findRecord(world, id, kind, name), ({ record, run }) => {
-      if (ttl_seconds !== null && ttl_seconds <= 0) {
-        return Effect.fail(refused(400, `ttl_seconds is ${ttl_seconds}; give a positive number or null`))
-      }
-      const expiresAt = ttl_seconds === null ? null : world.now() + ttl_seconds * 1000
-      run.checkpoints = run.checkpoints.map((other) => (other === record ? { ...record, expiresAt } : other))
-      return Effect.as(world.persist(run), ok({}))
-    })
   )

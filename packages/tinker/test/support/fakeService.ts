@@ -3,6 +3,8 @@ import { Effect, Layer } from "effect"
 import { HttpClient, HttpClientError, HttpClientResponse, type HttpClientRequest } from "effect/http"
 import { Tinker, type TinkerOptions } from "../../src/Tinker.ts"
 import * as Protobuf from "../../src/wire/Protobuf.ts"
+import * as SampleRequest from "../../src/wire/SampleRequest.ts"
+import * as SampleResponse from "../../src/wire/SampleResponse.ts"
 
 export const key = "tml-secret-0123456789"
 
@@ -47,6 +49,18 @@ export const output = (
   headers: { "content-type": "application/x-protobuf" }
 })
 
+/** The result of a sampling request: so many samples of one token. */
+export const sampled = (count = 1, response: Partial<SampleResponse.SampleResponse> = {}): Answer => ({
+  bytes: SampleResponse.encode({
+    sequences: Array.from({ length: count }, () => ({ stopReason: "stop", tokens: [7], logprobs: [-0.5] })),
+    promptLogprobs: undefined,
+    topkPromptLogprobs: undefined,
+    promptCacheHitTokens: 0,
+    ...response
+  }),
+  headers: { "content-type": "application/x-protobuf" }
+})
+
 /** What a healthy service says. Request ids name the operation and its number. */
 const healthy = (seen: Seen): Answer => {
   switch (seen.path) {
@@ -62,6 +76,15 @@ const healthy = (seen: Seen): Answer => {
     case "save_weights":
     case "load_weights":
       return { json: { request_id: `${seen.path}:${seen.json.seq_id ?? "new"}` } }
+    case "save_weights_for_sampler":
+      return { json: { request_id: `sampler:${seen.json.path ?? ""}:${seen.json.sampling_session_seq_id ?? ""}` } }
+    case "create_sampling_session":
+      return { json: { sampling_session_id: `${seen.json.session_id}:sample:${seen.json.sampling_session_seq_id}` } }
+    case "asample": {
+      const asked = Effect.runSync(SampleRequest.decode(seen.body))
+      const prompt = asked.promptLogprobs ? asked.prompt.chunks.flatMap(tokensOf).length : 0
+      return { json: { request_id: `sample:${asked.seqId}:${asked.numSamples}:${prompt}` } }
+    }
     case "unload_model":
       return { json: { request_id: "unload:" } }
     case "forward_backward": {
@@ -77,13 +100,26 @@ const healthy = (seen: Seen): Answer => {
       if (kind === "create") return { json: { model_id: rest.join(":"), type: "create_model" } }
       if (kind === "optim_step") return { json: { metrics: { grad_norm: Number(rest[0]) } } }
       if (kind === "save_weights") return { json: { path: `tinker://run/weights/${rest[0]}` } }
+      if (kind === "sampler") {
+        return rest[0] === ""
+          ? { json: { path: null, sampling_session_id: `s0:sample:${rest[1]}` } }
+          : { json: { path: `tinker://run/sampler_weights/${rest[0]}` } }
+      }
       if (kind === "forward_backward") return output({ "loss:sum": Number(rest[0]) })
+      if (kind === "sample") {
+        const [, count, prompt] = rest.map(Number)
+        const promptLogprobs = Array.from({ length: prompt ?? 0 }, (_, i) => (i === 0 ? undefined : -i))
+        return sampled(count, promptLogprobs.length === 0 ? {} : { promptLogprobs })
+      }
       return { json: { type: kind } }
     }
     default:
       return failing(404, "Not Found")
   }
 }
+
+const tokensOf = (chunk: SampleRequest.FullSampleRequest["prompt"]["chunks"][number]): ReadonlyArray<number> =>
+  chunk.type === "encoded_text" ? Array.from(chunk.tokens) : []
 
 const bytesOf = (request: HttpClientRequest.HttpClientRequest): Uint8Array =>
   request.body._tag === "Uint8Array" ? request.body.body : new Uint8Array()

@@ -1,8 +1,9 @@
-/** Makes training clients; what they share, the session and its heartbeats, lives as long as the layer. */
+/** Makes training and sampling clients; what they share, the session and its heartbeats, lives as long as the layer. */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { RestClient } from "./RestClient.ts"
+import type { SamplingClient, SamplingOptions } from "./SamplingClient.ts"
 import type { TinkerError } from "./TinkerError.ts"
 import type { TrainingClient } from "./TrainingClient.ts"
 
@@ -51,6 +52,8 @@ export class ServiceClient extends Context.Service<
     ) => Effect.Effect<TrainingClient, TinkerError, Scope.Scope>
     /** Goes on with a live model and keeps its session alive. Sends no operation by itself, but heartbeats. */
     readonly attachTrainingClient: (options: AttachOptions) => Effect.Effect<TrainingClient, TinkerError, Scope.Scope>
+    /** A sampler of a base model, of a checkpoint, of a training client's weights as they are, or of another process. */
+    readonly createSamplingClient: (options: SamplingOptions) => Effect.Effect<SamplingClient, TinkerError>
     readonly rest: RestClient["Service"]
     /** The id of the current session: created when first asked for, and anew after it was found dead. */
     readonly session: Effect.Effect<string, TinkerError>

@@ -64,6 +64,7 @@ const tinker: Codes<TinkerReason> = {
   RunLost: failed,
   SessionLost: failed,
   SubmissionRefused: failed,
+  Stuck: failed,
   Fenced: failed
 }
 

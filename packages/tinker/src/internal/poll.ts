@@ -33,6 +33,8 @@ export interface Poll<A> {
     | { readonly _tag: "binary"; readonly read: (bytes: Uint8Array) => Effect.Effect<A, TinkerError> }
     | { readonly _tag: "json"; readonly read: (value: unknown) => Effect.Effect<A, TinkerError> }
   readonly onState: (state: QueueState) => Effect.Effect<void>
+  /** Asked before each poll; what it gives ends the fetch. */
+  readonly giveUp?: (now: number) => TinkerError | undefined
   /** No good answer for so long ends the fetch. */
   readonly toleranceMillis: number
 }
@@ -75,6 +77,8 @@ export const retrieve = Effect.fnUntraced(function* <A>(
   const fetch = Effect.fnUntraced(function* (allowMetadataOnly: boolean): Effect.fn.Return<A, TinkerError> {
     while (true) {
       const started = yield* Clock.currentTimeMillis
+      const over = poll.giveUp?.(started)
+      if (over !== undefined) return yield* over
       const outcome = yield* Effect.result(
         transport.send({
           operation: `fetching ${operation}`,

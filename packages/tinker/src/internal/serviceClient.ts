@@ -11,6 +11,7 @@ import type { TrainingClient } from "../TrainingClient.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Json from "../wire/Json.ts"
 import { retrieve } from "./poll.ts"
+import * as Samplers from "./samplers.ts"
 import * as Session from "./session.ts"
 import * as Training from "./trainingClient.ts"
 import { decodeValue, protocolVersion, type Transport } from "./transport.ts"
@@ -235,8 +236,21 @@ export const make = Effect.fnUntraced(function* (options: {
       Effect.catch((error) => Effect.logDebug(`Model ${client.modelId} was not unloaded: ${error.message}`))
     )
 
+  const createSamplingClient = Samplers.make({
+    transport,
+    scope,
+    toleranceMillis,
+    inSession,
+    own: (sessionId) => (current?.id === sessionId ? current : undefined),
+    keep: (sessionId) =>
+      Effect.flatMap(elsewhere, (first) => Session.keep(transport, sessionId, heartbeatMillis, first)).pipe(
+        Scope.provide(scope)
+      )
+  })
+
   return {
     rest,
+    createSamplingClient,
     session: Effect.map(session, ({ id }) => id),
     createLoraTrainingClient: Effect.fn("ServiceClient.createLoraTrainingClient")(function* (given) {
       yield* Effect.annotateCurrentSpan({ "tinker.base_model": given.baseModel })

@@ -3,6 +3,8 @@ export const apiKey = "x-api-key"
 export const idempotencyKey = "x-idempotency-key"
 export const requestIteration = "x-tinker-request-iteration"
 export const requestType = "x-tinker-request-type"
+/** Says that a 429 on a sample will be understood as a wish for a pause. */
+export const samplingBackpressure = "x-tinker-sampling-backpressure"
 export const retryCount = "x-stainless-retry-count"
 export const shouldRetry = "x-should-retry"
 export const retryAfterMs = "retry-after-ms"

@@ -50,6 +50,14 @@ export const ClientConfig = Schema.Struct({
   inflight_response_bytes_semaphore_size: orElse(Count, 52_428_800),
   /** Bytes of prompts, by estimate, that may be on their way at once. */
   sample_dispatch_bytes_semaphore_size: orElse(Count, 10_485_760),
+  /** Samples of one sampler that may be awaited at once. */
+  sample_max_concurrent_requests: orElse(Schema.Int.check(Schema.isGreaterThan(0)), 2000),
+  /** A sample whose result is lost is not asked for anew. */
+  sample_no_retries: orElse(Schema.Boolean, false),
+  /** Samplers that give nothing for long are given up. */
+  sample_enable_stuck_detection: orElse(Schema.Boolean, true),
+  /** After 0.25: one request tells which samples are done. */
+  sample_use_retrieve_futures: orElse(Schema.Boolean, false),
   create_model_via_load_weights: orElse(Schema.Boolean, false)
 })
 

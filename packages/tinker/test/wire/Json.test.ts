@@ -59,6 +59,10 @@ describe("Json", () => {
         fwdbwd_dispatch_bytes_semaphore_size: 50_000_000,
         inflight_response_bytes_semaphore_size: 52_428_800,
         sample_dispatch_bytes_semaphore_size: 10_485_760,
+        sample_max_concurrent_requests: 2000,
+        sample_no_retries: false,
+        sample_enable_stuck_detection: true,
+        sample_use_retrieve_futures: false,
         create_model_via_load_weights: false
       })
       assert.deepStrictEqual(yield* Schema.decodeUnknownEffect(Json.AdamParams)({}), {

@@ -1,0 +1,377 @@
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
+import type { QueueState } from "../ApiFuture.ts"
+import type { CallOptions } from "../CallOptions.ts"
+import { Sampler } from "../Sampler.ts"
+import type { SampleAllOptions, SampleOptions, SamplingClient } from "../SamplingClient.ts"
+import { InvalidInput, RateLimited, Stuck, Timeout, TinkerError } from "../TinkerError.ts"
+import type { ModelInput } from "../wire/Datum.ts"
+import * as Endpoint from "../wire/Endpoint.ts"
+import * as Header from "../wire/Headers.ts"
+import * as Json from "../wire/Json.ts"
+import * as SampleRequest from "../wire/SampleRequest.ts"
+import * as SampleResponse from "../wire/SampleResponse.ts"
+import * as SamplingParams from "../wire/SamplingParams.ts"
+import * as CallLimits from "./callOptions.ts"
+import * as Completions from "./completions.ts"
+import { retrieve } from "./poll.ts"
+import * as QueueNotice from "./queueNotice.ts"
+import type { Reply } from "./request.ts"
+import type { Dispatch } from "./samplingDispatch.ts"
+import type { Session } from "./session.ts"
+import * as Status from "./status.ts"
+import { backoff, badResponse, type ClientConfig, decodeJson, encodeJson, type Transport } from "./transport.ts"
+
+const samples = Metric.counter("tinkex.tinker.samples", { incremental: true })
+const resubmissions = Metric.counter("tinkex.tinker.resubmissions", { incremental: true })
+
+/** Requests that another process sends from a session get numbers in a block of their own. */
+export const blockSize = 1_000_000_000n
+
+const defaultConcurrency = 100
+/** So often a number may turn out to be taken before that is no accident any more. */
+const conflictsAllowed = 3
+const cancellationsAtOnce = 16
+const cancelMillis = 10_000
+
+const invalid = (operation: string, field: string, problem: string) =>
+  Effect.fail(new TinkerError({ reason: new InvalidInput({ operation, field, problem }) }))
+
+/** Tokens of a prompt that is all text. */
+const tokensOf = (prompt: ModelInput): number | undefined => {
+  let tokens = 0
+  for (const chunk of prompt.chunks) {
+    if (chunk.type !== "encoded_text") return undefined
+    tokens += chunk.tokens.length
+  }
+  return tokens
+}
+
+const active: QueueState = { state: "active", reason: undefined }
+
+const isCount = (value: number): boolean => (value | 0) === value && value >= 0
+
+/** What no service can take, by the name of the argument. */
+const breach = (prompt: ModelInput, options: SampleOptions): { field: string; problem: string } | undefined => {
+  if (tokensOf(prompt) === 0) return { field: "prompt", problem: "is empty: give at least one token" }
+  for (const [at, chunk] of prompt.chunks.entries()) {
+    if (chunk.type !== "encoded_text") continue
+    const { tokens } = chunk
+    for (let i = 0; i < tokens.length; i++) {
+      // The index is below the length.
+      if (!isCount(tokens[i] as number)) {
+        return { field: `prompt.chunks[${at}].tokens[${i}]`, problem: `is ${tokens[i]}, which is no token` }
+      }
+    }
+  }
+  const { numSamples, topkPromptLogprobs } = options
+  if (numSamples !== undefined && !(isCount(numSamples) && numSamples > 0)) {
+    return { field: "numSamples", problem: `is ${numSamples} and must be a whole number above 0` }
+  }
+  if (topkPromptLogprobs !== undefined && !isCount(topkPromptLogprobs)) {
+    return { field: "topkPromptLogprobs", problem: `is ${topkPromptLogprobs} and must be a whole number, 0 or more` }
+  }
+  return SamplingParams.problem(options)
+}
+
+/** The service's own word that it has too much to do, for who holds the others back. */
+const overloaded =
+  (operation: string) =>
+  (reply: Reply, detail: string): TinkerError | undefined =>
+    reply.status !== 429 || reply.headers[Header.shouldRetry] === "false"
+      ? undefined
+      : new TinkerError({ reason: new RateLimited({ operation, detail, retryAfter: hintOf(reply) }) })
+
+const hintOf = (reply: Reply): Duration.Duration | undefined => {
+  // A date needs no clock here: services that ask for pauses of samplers give seconds.
+  const hint = Status.retryHintMillis(reply, Number.NaN)
+  return hint === undefined ? undefined : Duration.millis(hint)
+}
+
+/** Whether the same request may be sent anew under another number. */
+const isLostAnswer = ({ reason }: TinkerError): boolean => {
+  switch (reason._tag) {
+    case "PromiseExpired":
+    case "Transport":
+    case "Timeout":
+    case "ServerFailure":
+    case "RateLimited":
+    case "Conflict":
+      return true
+    default:
+      return false
+  }
+}
+
+/** A sampler that exists. Its background work, where there is any, lives in `scope`. */
+export const make = Effect.fnUntraced(function* (options: {
+  readonly transport: Transport
+  readonly config: ClientConfig
+  readonly dispatch: Dispatch
+  readonly scope: Scope.Scope
+  readonly toleranceMillis: number
+  /** What keeps the sampler alive, where that is known here. */
+  readonly session: Session | undefined
+  readonly sessionId: string
+  readonly samplingSessionId: string
+  /** Whose weights they are, for errors. */
+  readonly runId: string
+  readonly firstSeq: bigint
+  readonly progressMillis: number
+  readonly maxConcurrent: number | undefined
+}) {
+  const { config, dispatch, runId, samplingSessionId, scope, session, sessionId, toleranceMillis, transport } = options
+  const { progressMillis } = options
+  const permits = Math.min(options.maxConcurrent ?? Number.POSITIVE_INFINITY, config.sample_max_concurrent_requests)
+  const places = Semaphore.makeUnsafe(permits)
+  const cancelPlaces = Semaphore.makeUnsafe(cancellationsAtOnce)
+  const state = yield* SubscriptionRef.make(active)
+  const notice = QueueNotice.make("more weights are sampled from than the service allows at once")
+  const completions = config.sample_use_retrieve_futures
+    ? Completions.make({ transport, samplingSessionId, clone: Number(options.firstSeq / blockSize), scope })
+    : undefined
+
+  let nextSeq = options.firstSeq
+  let atWork = 0
+  /** The last sign that waiting makes sense: a sample, a pause that the service speaks of, or the first request after none. */
+  let hopeAt = 0
+
+  const giveUp = (now: number): TinkerError | undefined => {
+    if (session?.isLost() === true) {
+      let lost: TinkerError | undefined
+      session.onLost((error) => {
+        lost = error
+      })()
+      return lost
+    }
+    const silence = now - hopeAt
+    return config.sample_enable_stuck_detection && silence >= progressMillis
+      ? new TinkerError({
+          reason: new Stuck({ samplingSessionId, requests: atWork, silence: Duration.millis(silence) })
+        })
+      : undefined
+  }
+
+  const onState = (next: QueueState) => {
+    const known = SubscriptionRef.getUnsafe(state)
+    const changed = known.state !== next.state || known.reason !== next.reason
+    if (next.state === "active") return changed ? SubscriptionRef.set(state, next) : Effect.void
+    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      hopeAt = now
+      const tell = notice(`Sampler ${samplingSessionId}`, next)
+      return changed ? Effect.andThen(SubscriptionRef.set(state, next), tell) : tell
+    })
+  }
+
+  const abandon = (requestId: string) =>
+    Effect.suspend(() => {
+      if (!transport.dynamic().sample_cancel_enabled) return Effect.void
+      const cancel = transport
+        .send({
+          operation: `cancel sample ${requestId}`,
+          endpoint: Endpoint.cancelFuture,
+          body: encodeJson({ request_id: requestId }),
+          timeoutMillis: cancelMillis
+        })
+        .pipe(Effect.catch((error) => Effect.logDebug(`A sample goes on that nobody wants: ${error.message}`)))
+      return Effect.asVoid(Effect.forkIn(Semaphore.withPermit(cancelPlaces, cancel), scope))
+    })
+
+  /** One submission and its result. */
+  const attempt = Effect.fnUntraced(function* (
+    body: (seqId: bigint) => Uint8Array,
+    bytes: number,
+    limits: CallLimits.Limits,
+    seqId: bigint
+  ) {
+    const operation = `sample ${seqId}`
+    const send = transport
+      .exchange({
+        operation,
+        endpoint: Endpoint.asample,
+        body: body(seqId),
+        maxRetries: limits.maxRetries,
+        headers: { ...limits.headers, [Header.samplingBackpressure]: "1" },
+        explain: overloaded(operation)
+      })
+      .pipe(Effect.flatMap(decodeJson(operation, Json.Submitted)))
+    const { request_id: requestId } = yield* dispatch.submit(bytes, send, giveUp)
+    const fetch = retrieve(transport, {
+      operation,
+      requestId,
+      requestType: "Sample",
+      runId,
+      kind: "sample",
+      decode: {
+        _tag: "binary",
+        read: (bytes) => Effect.mapError(SampleResponse.decode(bytes), (error) => badResponse(operation, error.message))
+      },
+      onState,
+      giveUp,
+      toleranceMillis
+    })
+    const awaited = completions === undefined ? fetch : Effect.andThen(completions.wait(requestId), fetch)
+    return yield* Effect.onInterrupt(awaited, () => abandon(requestId))
+  })
+
+  /** Until there is a result, or an end that a new try would not mend. */
+  const untilAnswered = Effect.fnUntraced(function* (
+    body: (seqId: bigint) => Uint8Array,
+    bytes: number,
+    limits: CallLimits.Limits,
+    stubborn: boolean
+  ) {
+    const most = stubborn ? (limits.maxRetries ?? Number.POSITIVE_INFINITY) : 0
+    let conflicts = 0
+    for (let lost = 0; ; lost++) {
+      const outcome = yield* Effect.result(attempt(body, bytes, limits, nextSeq++))
+      const now = yield* Clock.currentTimeMillis
+      if (Result.isSuccess(outcome)) {
+        hopeAt = now
+        if (SubscriptionRef.getUnsafe(state).state !== "active") yield* SubscriptionRef.set(state, active)
+        return outcome.success
+      }
+      const error = outcome.failure
+      if (error.reason._tag === "NotFound" && session !== undefined) {
+        yield* session.check
+        return yield* giveUp(now) ?? error
+      }
+      if (!isLostAnswer(error) || lost >= most) return yield* error
+      if (error.reason._tag === "Conflict" && ++conflicts > conflictsAllowed) return yield* error
+      yield* Metric.update(resubmissions, 1)
+      const delay = yield* backoff(lost, 500, 10_000)
+      yield* Effect.logDebug(`A sample is asked for anew in ${delay} ms: ${error.message}`)
+      yield* Effect.sleep(delay)
+      const over = giveUp(now + delay)
+      if (over !== undefined) return yield* over
+    }
+  })
+
+  /** One request among those that this client may have at work. */
+  const inPlace = <A>(work: Effect.Effect<A, TinkerError>) =>
+    Semaphore.withPermit(
+      places,
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        if (atWork++ === 0) hopeAt = now
+        return Effect.ensuring(
+          work,
+          Effect.sync(() => {
+            atWork--
+          })
+        )
+      })
+    )
+
+  const complete = (
+    operation: string,
+    prompt: ModelInput,
+    wanted: { readonly samples: number; readonly promptLogprobs: boolean },
+    response: SampleResponse.SampleResponse
+  ): Effect.Effect<SampleResponse.SampleResponse, TinkerError> => {
+    const { promptLogprobs, sequences } = response
+    if (sequences.length !== wanted.samples) {
+      const problem = `it holds ${sequences.length} samples, and ${wanted.samples} were asked for`
+      return Effect.fail(badResponse(operation, problem))
+    }
+    if (!wanted.promptLogprobs) return Effect.succeed(response)
+    if (promptLogprobs === undefined) return Effect.fail(badResponse(operation, "it lacks the prompt's logprobs"))
+    const tokens = tokensOf(prompt) ?? promptLogprobs.length
+    // Some servers leave out the first token's, which has none.
+    if (promptLogprobs.length === tokens - 1) {
+      return Effect.succeed({ ...response, promptLogprobs: [undefined, ...promptLogprobs] })
+    }
+    if (promptLogprobs.length === tokens) return Effect.succeed(response)
+    return Effect.fail(
+      badResponse(operation, `it holds ${promptLogprobs.length} logprobs for a prompt of ${tokens} tokens`)
+    )
+  }
+
+  const draw = Effect.fnUntraced(function* (
+    operation: string,
+    prompt: ModelInput,
+    given: SampleOptions,
+    stubborn: boolean
+  ) {
+    const problem = breach(prompt, given)
+    if (problem !== undefined) return yield* invalid(operation, problem.field, problem.problem)
+    const limits = yield* CallLimits.parse(operation, given)
+    const wanted = { samples: given.numSamples ?? 1, promptLogprobs: given.promptLogprobs ?? false }
+    const work = Effect.suspend(() => {
+      const body = SampleRequest.prepare({
+        samplingSessionId,
+        numSamples: wanted.samples,
+        prompt,
+        params: given,
+        promptLogprobs: wanted.promptLogprobs,
+        topkPromptLogprobs: given.topkPromptLogprobs ?? 0
+      })
+      return untilAnswered(body, SampleRequest.estimateBytes(prompt), limits, stubborn)
+    })
+    const { deadlineMillis } = limits
+    const response = yield* deadlineMillis === undefined
+      ? inPlace(work)
+      : Effect.timeoutOrElse(inPlace(work), {
+          duration: deadlineMillis,
+          orElse: () =>
+            Effect.fail(new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(deadlineMillis) }) }))
+        })
+    yield* Metric.update(samples, wanted.samples)
+    return yield* complete(operation, prompt, wanted, response)
+  })
+
+  const span = { attributes: { "tinker.sampling_session.id": samplingSessionId } }
+  const stubborn = !config.sample_no_retries
+
+  const sample = (prompt: ModelInput, given: SampleOptions = {}) =>
+    draw("sample", prompt, given, stubborn).pipe(Effect.withSpan("SamplingClient.sample", span))
+
+  const sampleAll = <E, R>(
+    prompts: Iterable<ModelInput> | Stream.Stream<ModelInput, E, R>,
+    given: SampleAllOptions = {}
+  ) => {
+    const stream: Stream.Stream<ModelInput, E, R> = Stream.isStream(prompts) ? prompts : Stream.fromIterable(prompts)
+    return stream.pipe(
+      Stream.zipWithIndex,
+      Stream.mapEffect(
+        ([prompt, index]) => Effect.map(Effect.result(sample(prompt, given)), (result) => ({ index, prompt, result })),
+        { concurrency: given.concurrency ?? defaultConcurrency, unordered: true }
+      )
+    )
+  }
+
+  const computeLogprobs = Effect.fn("SamplingClient.computeLogprobs")(function* (
+    prompt: ModelInput,
+    call?: CallOptions
+  ) {
+    const operation = "compute logprobs"
+    const response = yield* draw(operation, prompt, { ...call, maxTokens: 1, promptLogprobs: true }, true)
+    // Otherwise it would not be complete.
+    return response.promptLogprobs ?? []
+  })
+
+  const client: SamplingClient = {
+    samplingSessionId,
+    sessionId,
+    handle: { sessionId, samplingSessionId },
+    sample,
+    sampleAll,
+    computeLogprobs,
+    queueState: SubscriptionRef.changes(state),
+    info: Effect.fn("SamplingClient.info")(function* (call?: CallOptions) {
+      const found = yield* transport.request(Endpoint.sampler(samplingSessionId), {
+        operation: `get sampler ${samplingSessionId}`,
+        decode: Sampler,
+        call
+      })
+      return found
+    })
+  }
+  return client
+})

@@ -39,6 +39,34 @@ export const breach = (data: ReadonlyArray<Datum>, options: LossOptions): Breach
   return undefined
 }
 
+/** The first value that the wire cannot hold: looked for only once writing has failed, for there are many values. */
+export const unwritable = (data: ReadonlyArray<Datum>): Breach | undefined => {
+  for (const [d, { lossFnInputs, modelInput }] of data.entries()) {
+    for (const [c, chunk] of modelInput.chunks.entries()) {
+      if (chunk.type !== "encoded_text") continue
+      const at = indexWhere(chunk.tokens, (token) => (token | 0) !== token)
+      if (at >= 0) {
+        const problem = `has ${chunk.tokens[at]} at ${at}, which is no 32-bit whole number`
+        return { field: `data[${d}].modelInput.chunks[${c}].tokens`, problem }
+      }
+    }
+    for (const [name, { data, dtype, exact }] of Object.entries(lossFnInputs)) {
+      if (dtype !== "int64" || exact !== undefined) continue
+      const at = indexWhere(data, (value) => !Number.isSafeInteger(value))
+      if (at >= 0) {
+        const problem = `has ${data[at]} at ${at}, which is no whole number below 2^53; larger ones need a BigInt64Array`
+        return { field: `data[${d}].lossFnInputs.${name}`, problem }
+      }
+    }
+  }
+  return undefined
+}
+
+const indexWhere = (values: ArrayLike<number>, is: (value: number) => boolean): number => {
+  for (let i = 0; i < values.length; i++) if (is(values[i] as number)) return i // the index is below the length
+  return -1
+}
+
 const ofDatum = ({ lossFnInputs, modelInput }: Datum, names: ReadonlyArray<string>): Breach | undefined => {
   let length: number | undefined = 0
   for (const [i, chunk] of modelInput.chunks.entries()) {

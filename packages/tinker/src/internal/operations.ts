@@ -93,7 +93,13 @@ export const pass = (
         for (const part of parts) hash.update(part)
         return { rest, parts, digest: hash.digest("hex") }
       },
-      catch: (cause) => invalid(kind, "data", `cannot be encoded: ${cause instanceof Error ? cause.message : "?"}`)
+      catch: (cause) => {
+        const { field, problem } = DatumRules.unwritable(data) ?? {
+          field: "data",
+          problem: `cannot be encoded: ${cause instanceof Error ? cause.message : String(cause)}`
+        }
+        return invalid(kind, field, problem)
+      }
     }).pipe(
       Effect.zip(CallLimits.parse(kind, options)),
       Effect.map(([{ digest, parts, rest }, limits]) => ({

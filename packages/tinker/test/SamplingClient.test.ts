@@ -230,7 +230,7 @@ describe("SamplingClient.sample", () => {
     }).pipe(over(fake))
   })
 
-  it.effect("refuses a prompt without tokens, and one with half a token", () => {
+  it.effect("refuses a prompt that holds nothing, half a token, or what is neither image nor audio", () => {
     const fake = Fake.make()
     return Effect.gen(function* () {
       const sampler = yield* newSampler()
@@ -242,6 +242,16 @@ describe("SamplingClient.sample", () => {
       assert.strictEqual(yield* fieldOf([1, 0.5]), "prompt.chunks[0].tokens[1]")
       assert.strictEqual(yield* fieldOf([1, 2, -1]), "prompt.chunks[0].tokens[2]")
       assert.strictEqual(yield* fieldOf([2 ** 31]), "prompt.chunks[0].tokens[0]")
+      for (const [chunk, field] of [
+        [{ type: "image", data: new Uint8Array(1), format: "gif" }, "format"],
+        [{ type: "image", data: new Uint8Array(1), format: "png", expectedTokens: 1.5 }, "expectedTokens"],
+        [{ type: "image_asset_pointer", location: "", format: "png" }, "location"],
+        [{ type: "dmel", dmel: new Uint8Array() }, "dmel"]
+      ] as const) {
+        const media = { chunks: [{ type: "encoded_text", tokens: [1] }, chunk] } as unknown as ModelInput.ModelInput
+        const reason = yield* reasonOf(sampler.sample(media))
+        assert.strictEqual(reason._tag === "InvalidInput" ? reason.field : reason._tag, `prompt.chunks[1].${field}`)
+      }
       assert.deepStrictEqual(fake.of("asample"), [])
     }).pipe(over(fake))
   })

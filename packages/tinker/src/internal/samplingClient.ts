@@ -22,6 +22,8 @@ import * as SamplingParams from "../wire/SamplingParams.ts"
 import * as CallLimits from "./callOptions.ts"
 import * as Completions from "./completions.ts"
 import { retrieve } from "./poll.ts"
+import type { Breach } from "./datumRules.ts"
+import * as PromptRules from "./promptRules.ts"
 import * as QueueNotice from "./queueNotice.ts"
 import type { Reply } from "./request.ts"
 import type { Dispatch } from "./samplingDispatch.ts"
@@ -44,41 +46,18 @@ const cancelMillis = 10_000
 const invalid = (operation: string, field: string, problem: string) =>
   Effect.fail(new TinkerError({ reason: new InvalidInput({ operation, field, problem }) }))
 
-/** Tokens of a prompt that is all text. */
-const tokensOf = (prompt: ModelInput): number | undefined => {
-  let tokens = 0
-  for (const chunk of prompt.chunks) {
-    if (chunk.type !== "encoded_text") return undefined
-    tokens += chunk.tokens.length
-  }
-  return tokens
-}
-
 const active: QueueState = { state: "active", reason: undefined }
 
-const isCount = (value: number): boolean => (value | 0) === value && value >= 0
-
 /** What no service can take, by the name of the argument. */
-const breach = (prompt: ModelInput, options: SampleOptions): { field: string; problem: string } | undefined => {
-  if (tokensOf(prompt) === 0) return { field: "prompt", problem: "is empty: give at least one token" }
-  for (const [at, chunk] of prompt.chunks.entries()) {
-    if (chunk.type !== "encoded_text") continue
-    const { tokens } = chunk
-    for (let i = 0; i < tokens.length; i++) {
-      // The index is below the length.
-      if (!isCount(tokens[i] as number)) {
-        return { field: `prompt.chunks[${at}].tokens[${i}]`, problem: `is ${tokens[i]}, which is no token` }
-      }
-    }
-  }
+const breach = (prompt: ModelInput, options: SampleOptions): Breach | undefined => {
   const { numSamples, topkPromptLogprobs } = options
-  if (numSamples !== undefined && !(isCount(numSamples) && numSamples > 0)) {
+  if (numSamples !== undefined && !(PromptRules.isCount(numSamples) && numSamples > 0)) {
     return { field: "numSamples", problem: `is ${numSamples} and must be a whole number above 0` }
   }
-  if (topkPromptLogprobs !== undefined && !isCount(topkPromptLogprobs)) {
+  if (topkPromptLogprobs !== undefined && !PromptRules.isCount(topkPromptLogprobs)) {
     return { field: "topkPromptLogprobs", problem: `is ${topkPromptLogprobs} and must be a whole number, 0 or more` }
   }
-  return SamplingParams.problem(options)
+  return SamplingParams.problem(options) ?? PromptRules.breach(prompt)
 }
 
 /** The service's own word that it has too much to do, for who holds the others back. */
@@ -282,7 +261,7 @@ export const make = Effect.fnUntraced(function* (options: {
     }
     if (!wanted.promptLogprobs) return Effect.succeed(response)
     if (promptLogprobs === undefined) return Effect.fail(badResponse(operation, "it lacks the prompt's logprobs"))
-    const tokens = tokensOf(prompt) ?? promptLogprobs.length
+    const tokens = PromptRules.tokensOf(prompt) ?? promptLogprobs.length
     // Some servers leave out the first token's, which has none.
     if (promptLogprobs.length === tokens - 1) {
       return Effect.succeed({ ...response, promptLogprobs: [undefined, ...promptLogprobs] })

@@ -8,20 +8,6 @@ import type { Chunk, ModelInput } from "./Datum.ts"
 import * as SamplingParams from "./SamplingParams.ts"
 import { WireError } from "./WireError.ts"
 
-/** A picture that the service fetches by itself. Only prompts may hold one. */
-export interface ImageAssetPointer {
-  readonly type: "image_asset_pointer"
-  /** A path or a URL. */
-  readonly location: string
-  readonly format: "png" | "jpeg"
-  readonly expectedTokens?: number | undefined
-}
-
-/** What is continued. */
-export interface Prompt {
-  readonly chunks: ReadonlyArray<Chunk | ImageAssetPointer>
-}
-
 export interface SampleRequest {
   /** Either this, or one of the next two. */
   readonly samplingSessionId?: string | undefined
@@ -30,7 +16,7 @@ export interface SampleRequest {
   /** The same number in the same session is the same request. */
   readonly seqId?: bigint | undefined
   readonly numSamples: number
-  readonly prompt: Prompt
+  readonly prompt: ModelInput
   readonly params: SamplingParams.SamplingParams
   readonly promptLogprobs: boolean
   /** Likeliest tokens for each position of the prompt; 0: none. */
@@ -44,7 +30,7 @@ const base64 = (bytes: Uint8Array): string =>
 const expected = ({ expectedTokens }: { readonly expectedTokens?: number | undefined }): string =>
   expectedTokens === undefined ? "" : `"expected_tokens":${expectedTokens},`
 
-const chunkJson = (chunk: Chunk | ImageAssetPointer): string => {
+const chunkJson = (chunk: Chunk): string => {
   switch (chunk.type) {
     case "encoded_text":
       return `{"tokens":${numbersOf(chunk.tokens)},"type":"encoded_text"}`
@@ -58,7 +44,7 @@ const chunkJson = (chunk: Chunk | ImageAssetPointer): string => {
 }
 
 /** A model's input as JSON: `{"chunks":[…]}`. */
-export const promptJson = (prompt: Prompt): string => `{"chunks":[${prompt.chunks.map(chunkJson).join(",")}]}`
+export const promptJson = (prompt: ModelInput): string => `{"chunks":[${prompt.chunks.map(chunkJson).join(",")}]}`
 
 const encoder = new TextEncoder()
 
@@ -148,7 +134,7 @@ const kindOf = (chunk: Record<string, unknown>): unknown =>
           ? "image"
           : undefined)
 
-const readChunk = (chunk: unknown): Chunk | ImageAssetPointer => {
+const readChunk = (chunk: unknown): Chunk => {
   if (!isRecord(chunk)) throw new Malformed("a chunk is no object")
   switch (kindOf(chunk)) {
     case "encoded_text":
@@ -172,7 +158,7 @@ const readChunk = (chunk: unknown): Chunk | ImageAssetPointer => {
 }
 
 /** A model's input from parsed JSON; throws what is made a `WireError` of. */
-const readPrompt = (value: unknown): Prompt => {
+const readPrompt = (value: unknown): ModelInput => {
   if (!isRecord(value) || !Array.isArray(value["chunks"])) throw new Malformed("prompt has no list of chunks")
   return { chunks: value["chunks"].map(readChunk) }
 }
@@ -211,7 +197,7 @@ export const decode = (bytes: Uint8Array): Effect.Effect<FullSampleRequest, Wire
 const textBytes = 10
 
 /** What a prompt weighs where bytes are counted, by the API's own rule: 10 a token, the raw bytes of anything else. */
-export const estimateBytes = (prompt: Prompt | ModelInput): number => {
+export const estimateBytes = (prompt: ModelInput): number => {
   let bytes = 0
   for (const chunk of prompt.chunks) {
     bytes +=

@@ -99,6 +99,23 @@ export interface ArchiveOptions extends CallOptions {
   readonly buildLimit?: Duration.Input | undefined
 }
 
+/** How far a download is. */
+export interface Progress {
+  /** Bytes. */
+  readonly received: number
+  /** None where the server does not say. */
+  readonly total: Option.Option<number>
+}
+
+/**
+ * `deadline` is how long the download may stand still, `retries` how often in a row it may be taken up again without a further
+ * byte.
+ */
+export interface DownloadOptions extends ArchiveOptions {
+  /** Called after each piece, some 64 kB. */
+  readonly onProgress?: ((progress: Progress) => void) | undefined
+}
+
 export interface TraceOptions extends CallOptions {
   /** How long to wait while the service puts the trace together. Default 30 minutes. */
   readonly buildLimit?: Duration.Input | undefined
@@ -155,6 +172,15 @@ export class RestClient extends Context.Service<
     ) => Effect.Effect<void, TinkerError>
     /** Waits while the service builds the archive, by its hints or half a minute at a time. See `CheckpointArchive`. */
     readonly getCheckpointArchiveUrl: (path: string, options?: ArchiveOptions) => Effect.Effect<ArchiveUrl, TinkerError>
+    /**
+     * The bytes of an archive, mostly a compressed tar. A connection that is cut, or that stands still for a minute, is taken up
+     * where it ended, if need be at a new address; where the server cannot continue in the middle, or has another file there
+     * meanwhile, the stream fails with a `Transport` that may be retried from the beginning. See `CheckpointArchive`.
+     */
+    readonly streamCheckpointArchive: (
+      path: string,
+      options?: DownloadOptions
+    ) => Stream.Stream<Uint8Array, TinkerError>
     readonly getSampler: (samplerId: string, options?: CallOptions) => Effect.Effect<Sampler, TinkerError>
     readonly getSession: (sessionId: string, options?: Scoped) => Effect.Effect<SessionInfo, TinkerError>
     /** One page of ids, newest first. */

@@ -157,6 +157,7 @@ const connect = Effect.fnUntraced(function* (options: TinkerOptions) {
   const client = yield* HttpClient
   const transport = Transport.make({
     http: Http.make(client, config.baseUrl, secrets),
+    open: Http.opener(client),
     apiKey,
     command: credentialCommand === undefined ? undefined : runCommand(credentialCommand),
     secrets,

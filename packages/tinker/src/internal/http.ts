@@ -144,3 +144,31 @@ export const describe = (error: HttpClientError.HttpClientError): string => {
   }
   return parts.filter((part) => part !== "").join(": ") || reason._tag
 }
+
+/** Fetches a file from an address that needs no credential, perhaps from its middle on; the body is still to be read. */
+export type Open = (file: {
+  readonly operation: string
+  readonly url: string
+  readonly headers: Record<string, string>
+  readonly limitMillis: number
+}) => Effect.Effect<HttpClientResponse.HttpClientResponse, TinkerError>
+
+/** No header of the service's is sent along, and the address, which may be signed, is in no error. */
+export const opener = (client: HttpClient.HttpClient): Open => {
+  const following = HttpClient.followRedirects(client, maxRedirects)
+  return ({ headers, limitMillis, operation, url }) =>
+    withoutRedirects(
+      following.execute(HttpClientRequest.make("GET")(url, { headers: { "user-agent": userAgent, ...headers } }))
+    ).pipe(
+      Effect.timeout(limitMillis),
+      Effect.mapError((error) =>
+        Cause.isTimeoutError(error)
+          ? new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(limitMillis) }) })
+          : unread(operation, url, error)
+      )
+    )
+}
+
+/** Why a file could not be read to its end. */
+export const unread = (operation: string, url: string, error: HttpClientError.HttpClientError): TinkerError =>
+  new TinkerError({ reason: new Transport({ operation, problem: describe(error).replaceAll(url, "<address>") }) })

@@ -13,6 +13,7 @@ import { Checkpoint } from "../Checkpoint.ts"
 import type { CallOptions } from "../CallOptions.ts"
 import type {
   AllRuns,
+  ArchiveOptions,
   ArchiveUrl,
   Cursor,
   ListCheckpoints,
@@ -38,6 +39,7 @@ import * as Endpoint from "../wire/Endpoint.ts"
 import * as Header from "../wire/Headers.ts"
 import * as Json from "../wire/Json.ts"
 import * as Rest from "../wire/Rest.ts"
+import * as ArchiveStream from "./archiveStream.ts"
 import { claimsOf } from "./credential.ts"
 import type { Reply, Request, RequestOptions } from "./request.ts"
 import * as Status from "./status.ts"
@@ -157,7 +159,7 @@ const madeBefore = (status: number) => (reply: Reply, repeated: boolean) => repe
 
 /** The client over a connection. */
 export const make = (
-  transport: Pick<Transport, "boot" | "token" | "exchanged"> & { readonly request: Request }
+  transport: Pick<Transport, "boot" | "token" | "exchanged" | "open" | "deadlineMillis"> & { readonly request: Request }
 ): RestClient["Service"] => {
   const { request } = transport
 
@@ -235,6 +237,36 @@ export const make = (
       decode: succeeded,
       ...more
     })
+  })
+
+  const getCheckpointArchiveUrl = Effect.fn("RestClient.getCheckpointArchiveUrl")(function* (
+    path: string,
+    options: ArchiveOptions = {}
+  ) {
+    const operation = `get the archive of ${path}`
+    const parsed = yield* checkPath(operation, path)
+    const limit = yield* checkLimit(operation, "buildLimit", options.buildLimit ?? buildLimit)
+    const began = yield* Clock.currentTimeMillis
+    while (true) {
+      const found = yield* request(Endpoint.checkpointArchive(parsed.runId, CheckpointPath.checkpointId(parsed)), {
+        operation,
+        call: options,
+        accepts: ({ status }) => status === 302 || status === 503,
+        decode: (reply): Effect.Effect<Option.Option<ArchiveUrl> | Reply, TinkerError> =>
+          reply.status === 503 ? Effect.succeed(reply) : readArchiveUrl(operation)(reply)
+      })
+      if (Option.isOption(found)) return yield* Effect.fromOption(found).pipe(Effect.orDie)
+      const now = yield* Clock.currentTimeMillis
+      const detail = Status.detailOf(found)
+      const left = limit - (now - began)
+      if (left <= 0) {
+        return yield* new TinkerError({ reason: new ServerFailure({ operation, status: found.status, detail }) })
+      }
+      yield* Effect.logInfo(
+        `The archive of ${path} is being built, for ${Math.round((now - began) / 1000)} s: ${detail}`
+      )
+      yield* Effect.sleep(Math.min(Status.retryHintMillis(found, now) ?? archivePauseMillis, left))
+    }
   })
 
   return {
@@ -316,31 +348,11 @@ export const make = (
       }
       return yield* change(verb, path, Endpoint.checkpointTtl, options, { body: { ttl_seconds: seconds } })
     }),
-    getCheckpointArchiveUrl: Effect.fn("RestClient.getCheckpointArchiveUrl")(function* (path, options = {}) {
-      const operation = `get the archive of ${path}`
-      const parsed = yield* checkPath(operation, path)
-      const limit = yield* checkLimit(operation, "buildLimit", options.buildLimit ?? buildLimit)
-      const began = yield* Clock.currentTimeMillis
-      while (true) {
-        const found = yield* request(Endpoint.checkpointArchive(parsed.runId, CheckpointPath.checkpointId(parsed)), {
-          operation,
-          call: options,
-          accepts: ({ status }) => status === 302 || status === 503,
-          decode: (reply): Effect.Effect<Option.Option<ArchiveUrl> | Reply, TinkerError> =>
-            reply.status === 503 ? Effect.succeed(reply) : readArchiveUrl(operation)(reply)
-        })
-        if (Option.isOption(found)) return yield* Effect.fromOption(found).pipe(Effect.orDie)
-        const now = yield* Clock.currentTimeMillis
-        const detail = Status.detailOf(found)
-        const left = limit - (now - began)
-        if (left <= 0) {
-          return yield* new TinkerError({ reason: new ServerFailure({ operation, status: found.status, detail }) })
-        }
-        yield* Effect.logInfo(
-          `The archive of ${path} is being built, for ${Math.round((now - began) / 1000)} s: ${detail}`
-        )
-        yield* Effect.sleep(Math.min(Status.retryHintMillis(found, now) ?? archivePauseMillis, left))
-      }
+    getCheckpointArchiveUrl,
+    streamCheckpointArchive: ArchiveStream.make({
+      open: transport.open,
+      address: getCheckpointArchiveUrl,
+      deadlineMillis: transport.deadlineMillis
     }),
     getSampler: Effect.fn("RestClient.getSampler")(function* (samplerId, options) {
       const operation = `get sampler ${samplerId}`

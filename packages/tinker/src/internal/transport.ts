@@ -50,6 +50,8 @@ export interface Transport {
   /** Tries until the deadline; the answer has a 2xx status. */
   readonly exchange: (outgoing: Outgoing) => Effect.Effect<Reply, TinkerError>
   readonly request: Request
+  /** Files from addresses that the service hands out. */
+  readonly open: Http.Open
   /** The service's limits and switches, fetched before anything else is sent. */
   readonly boot: Effect.Effect<ClientConfig, TinkerError>
   /** Switches that may change while the program runs; the defaults before the boot. */
@@ -135,6 +137,7 @@ const reader = <A>(operation: string, decode: RequestOptions<A>["decode"]) =>
 
 export const make = (options: {
   readonly http: Http.Send
+  readonly open: Http.Open
   readonly apiKey: string | undefined
   /** Runs the command that prints a key, where there is one. */
   readonly command: Effect.Effect<string, TinkerError> | undefined
@@ -318,6 +321,7 @@ export const make = (options: {
     send,
     exchange,
     request,
+    open: options.open,
     boot,
     dynamic: () => dynamic,
     keepFresh,

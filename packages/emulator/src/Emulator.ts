@@ -75,6 +75,10 @@ export interface EmulatorOptions {
   readonly longPoll?: Duration.Input | undefined
   /** How long a result can be fetched, again and again; 410 after that. Default 1 hour. */
   readonly resultRetention?: Duration.Input | undefined
+  /** How long an archive or a trace takes to be made; until then clients are asked to wait. Default 0. */
+  readonly buildTime?: Duration.Input | undefined
+  /** How the URL of an archive is given: a `"redirect"` (302, the default) or a `"json"` body. Clients must take both. */
+  readonly archiveReply?: "redirect" | "json" | undefined
   /** More names to serve, each with the base model that stands behind it: `{ "Qwen/Qwen3-8B": "tiny/byte-lm-16" }`. */
   readonly models?: Readonly<Record<string, string>> | undefined
   /** Replaces parts of what `client/config` tells clients, in the names of the wire. */
@@ -123,6 +127,8 @@ const settingsOf = (options: EmulatorOptions): Effect.Effect<Settings, EmulatorE
         tokenMillis: millis(options.tokenLifetime ?? "1 hour")
       },
       compute: options.compute ?? "model",
+      buildMillis: millis(options.buildTime ?? 0),
+      archiveReply: options.archiveReply ?? "redirect",
       conflicts: options.conflicts ?? "refuse",
       clientConfig: options.clientConfig ?? {}
     }

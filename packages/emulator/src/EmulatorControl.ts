@@ -4,6 +4,7 @@
  * Read-only but for `poison` and `inject`. The same over HTTP under `/emulator/v1` for tests in other processes; see
  * `Emulator`.
  */
+import * as Rest from "@tinkex/tinker/wire/Rest"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { EmulatorError } from "./EmulatorError.ts"
@@ -65,6 +66,14 @@ export const CheckpointSnapshot = Schema.Struct({
 })
 export type CheckpointSnapshot = typeof CheckpointSnapshot.Type
 
+/** One event that a client reported about itself, as it was sent. */
+export const TelemetryRecord = Schema.Struct({
+  /** `sessionless-...` where the client has none. */
+  sessionId: Schema.String,
+  event: Rest.TelemetryEvent
+})
+export type TelemetryRecord = typeof TelemetryRecord.Type
+
 /** A fault that has fired; `at` in milliseconds since the epoch on the emulator's clock. */
 export const FiredFault = Schema.Struct({
   fault: FaultPlan.Fault,
@@ -92,6 +101,8 @@ export interface EmulatorControl {
   readonly inject: (plan: FaultPlan.FaultPlan) => Effect.Effect<void>
   /** The faults that have fired, oldest first. */
   readonly firedFaults: Effect.Effect<ReadonlyArray<FiredFault>>
+  /** The newest 100,000 events of telemetry, oldest first. */
+  readonly telemetry: Effect.Effect<ReadonlyArray<TelemetryRecord>>
   /** The newest 100,000 requests, oldest first. */
   readonly requests: Effect.Effect<ReadonlyArray<RequestRecord>>
 }

@@ -72,7 +72,13 @@ export const Request = Schema.Literals([
   "checkpoint_ttl",
   "publish_checkpoint",
   "unpublish_checkpoint",
+  "archive",
+  "download",
   "session_project",
+  "trace_export",
+  "telemetry",
+  "audit",
+  "billing_usage",
   "server_capabilities"
 ])
 export type Request = typeof Request.Type

@@ -82,6 +82,7 @@ export const make = (world: World): EmulatorControl => {
         return startTimed(world, plan)
       }),
     firedFaults: Effect.sync(() => [...world.faults.fired]),
+    telemetry: Effect.sync(() => [...world.telemetry]),
     requests: Effect.sync(() => [...world.audit])
   }
 }
@@ -112,6 +113,8 @@ export const route = (control: EmulatorControl): ((request: ApiRequest) => Effec
         return known(Effect.as(control.poison(id), {}))
       case "GET checkpoints":
         return known(control.checkpoints)
+      case "GET telemetry":
+        return known(control.telemetry)
       case "GET requests":
         return known(control.requests)
       case "GET faults":

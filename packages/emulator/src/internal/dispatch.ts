@@ -2,14 +2,16 @@
 import * as Endpoint from "@tinkex/tinker/wire/Endpoint"
 import * as Effect from "effect/Effect"
 import type * as FaultPlan from "../FaultPlan.ts"
+import * as Archive from "./handlers/archive.ts"
 import * as Checkpoints from "./handlers/checkpoints.ts"
+import * as Records from "./handlers/records.ts"
 import * as SessionHandlers from "./handlers/session.ts"
 import type { Handler } from "./handlers/session.ts"
 import * as Sampling from "./handlers/sampling.ts"
 import * as Training from "./handlers/training.ts"
 import * as Weights from "./handlers/weights.ts"
 import { anybody } from "./gate.ts"
-import { type ApiRequest, json, refused, type Reply } from "./reply.ts"
+import { type ApiRequest, json, type Reply } from "./reply.ts"
 import type { World } from "./world.ts"
 
 interface Route {
@@ -20,11 +22,6 @@ interface Route {
   /** `open`: to anybody; `key`: to a key where everything else wants the token that the key is exchanged for. */
   readonly admits?: "open" | "key"
 }
-
-const later =
-  (what: string): Handler =>
-  () =>
-    Effect.fail(refused(501, `${what} is not part of this emulator yet`))
 
 const key = ({ method, path }: Endpoint.Endpoint) => `${method} ${path}`
 
@@ -48,7 +45,9 @@ const fixed = new Map<string, Route>([
   [key(Endpoint.weightsInfo), { name: "weights_info", handler: Weights.weightsInfo }],
   [key(Endpoint.trainingRuns), { name: "training_runs", handler: Checkpoints.trainingRuns }],
   [key(Endpoint.checkpoints), { name: "checkpoints", handler: Checkpoints.checkpoints }],
-  ["POST /api/v1/telemetry", { name: undefined, handler: later("Telemetry") }],
+  [key(Endpoint.telemetry), { name: "telemetry", handler: Records.telemetry }],
+  [key(Endpoint.audit), { name: "audit", handler: Records.audit }],
+  [key(Endpoint.billingUsage), { name: "billing_usage", handler: Records.billingUsage }],
   [key(Endpoint.authToken), { name: "auth_token", handler: SessionHandlers.authToken, admits: "key" }],
   [
     key(Endpoint.saveWeightsForSampler),
@@ -60,8 +59,12 @@ const fixed = new Map<string, Route>([
 
 const runs = "^/api/v1/training_runs/([^/]+)"
 
+const download: Handler = (world, request, [id = ""]) => Effect.sync(() => world.downloads.serve(request, id))
+
 const patterns: ReadonlyArray<readonly [method: string, pattern: RegExp, route: Route]> = [
+  ["GET", /^\/files\/([^/]+)$/, { name: "download", handler: download, admits: "open" }],
   ["GET", /^\/api\/v1\/sessions\/([^/]+)$/, { name: "session", handler: SessionHandlers.getSession }],
+  ["GET", /^\/api\/v1\/sessions\/([^/]+)\/trace_export$/, { name: "trace_export", handler: Archive.traceExport }],
   [
     "PUT",
     /^\/api\/v1\/sessions\/([^/]+)\/project$/,
@@ -91,11 +94,7 @@ const patterns: ReadonlyArray<readonly [method: string, pattern: RegExp, route: 
     new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)/ttl$`),
     { name: "checkpoint_ttl", handler: Checkpoints.checkpointTtl }
   ],
-  [
-    "GET",
-    new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)/archive$`),
-    { name: undefined, handler: later("The archive of a checkpoint") }
-  ]
+  ["GET", new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)/archive$`), { name: "archive", handler: Archive.archive }]
 ]
 
 const burst = (fault: Extract<FaultPlan.Fault, { readonly _tag: "HttpBurst" }>): Reply =>

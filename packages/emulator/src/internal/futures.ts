@@ -23,6 +23,7 @@ export interface Future {
   readonly id: string
   readonly operation: FaultPlan.Operation
   readonly place: Place
+  readonly createdAt: number
   /** Wakes polls: there is a result, or there will be none while this emulator lives. */
   readonly settled: Deferred.Deferred<void>
   result: Result | undefined
@@ -50,10 +51,11 @@ export class Futures {
     this.retentionMillis = retentionMillis
   }
 
-  create(operation: FaultPlan.Operation, place: Place, id = `req-${this.boot}-${this.count++}`): Future {
+  create(operation: FaultPlan.Operation, now: number, place: Place, id = `req-${this.boot}-${this.count++}`): Future {
     const future: Future = {
       id,
       operation,
+      createdAt: now,
       place,
       settled: Deferred.makeUnsafe<void>(),
       result: undefined,

@@ -69,7 +69,8 @@ class Response extends Inspectable.Class implements HttpClientResponse.HttpClien
   }
 
   get arrayBuffer(): Effect.Effect<ArrayBuffer, HttpClientError> {
-    return Effect.sync(() => this.bytes.slice().buffer)
+    // A copy by hand: `slice` of a Node Buffer, which a body may be, shares the memory of its pool.
+    return Effect.sync(() => new Uint8Array(this.bytes).buffer)
   }
 
   get stream() {

@@ -42,16 +42,26 @@ export const createModel =
     Effect.gen(function* () {
       model.trainee =
         world.settings.compute === "none" ? idle(world, model.run) : yield* Compute.make(configOf(world, model.run))
+      world.did("model_created", model.run)
       yield* world.persist(model.run)
       return body({ model_id: model.id, type: "create_model" })
     })
 
+const tokensOf = ({ data }: Pass): number =>
+  data.reduce(
+    (sum, { modelInput }) =>
+      sum + modelInput.chunks.reduce((n, chunk) => n + (chunk.type === "encoded_text" ? chunk.tokens.length : 0), 0),
+    0
+  )
+
 export const pass =
-  (batch: Pass, digests: Uint8Array, forwardOnly: boolean): Work =>
+  (world: World, batch: Pass, digests: Uint8Array, forwardOnly: boolean): Work =>
   (model) =>
     Effect.gen(function* () {
       const state = yield* trainee(model)
       const result = yield* state.pass(batch, !forwardOnly)
+      const consumer = world.consumer(model.session, model.run.baseModel)
+      world.charge(consumer, { type: "training", token_count: tokensOf(batch) })
       if (!forwardOnly) {
         model.gradients.push(digests)
         model.datums += batch.data.length
@@ -146,6 +156,7 @@ const enter = (
     const expiresAt = ttlSeconds === undefined ? null : savedAt + ttlSeconds * 1000
     const record: CheckpointRecord = { kind, name, savedAt, expiresAt, public: false, ...found }
     run.checkpoints = [...run.checkpoints.filter((other) => other.kind !== kind || other.name !== name), record]
+    world.did("checkpoint_saved", run, record)
     return world.persist(run)
   })
 
@@ -181,6 +192,7 @@ export const saveWeights =
         if (damage === "missing") yield* Effect.mapError(world.store.remove(id), storageTrouble)
       }
       if (damage === "truncated") sizeBytes = Math.floor(sizeBytes / 2)
+      world.charge(world.consumer(model.session, run.baseModel), { type: "checkpoint", count: 1 })
       yield* enter(world, run, "weights", options, { sizeBytes, steps, damage: damage ?? null })
       return done
     })
@@ -200,6 +212,7 @@ export const saveForSampler =
         const stored = yield* storeFiles(world, { id, snapshot: { ...snapshot, adam: undefined }, meta: { steps } })
         sizeBytes = stored.sizeBytes
       }
+      world.charge(world.consumer(model.session, run.baseModel), { type: "checkpoint", count: 1 })
       yield* enter(world, run, "sampler_weights", options, { sizeBytes, steps, damage: null })
       const path = CheckpointPath.format({ runId: run.id, kind: "sampler_weights", name })
       return body({ path, type: "save_weights_for_sampler" })

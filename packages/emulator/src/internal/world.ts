@@ -6,15 +6,19 @@
  * - **W2** a model that is dead stays dead: what waits fails, what comes later fails;
  * - **W3** the flag of a corrupted run is on its record before any of its operations is seen to fail.
  */
+import * as CheckpointPath from "@tinkex/tinker/wire/CheckpointPath"
 import type { Clock } from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
-import type { RequestRecord } from "../EmulatorControl.ts"
+import type { RequestRecord, TelemetryRecord } from "../EmulatorControl.ts"
 import type { CheckpointStore } from "../CheckpointStore.ts"
 import type { EmulatorError } from "../EmulatorError.ts"
 import type * as FaultPlan from "../FaultPlan.ts"
 import { type Catalog, type CheckpointRecord, type Run, storeId } from "./catalog.ts"
+import { Downloads } from "./downloads.ts"
+import type { Slice } from "./perfetto.ts"
+import { type Consumer, Usage, type UsageInfo } from "./usage.ts"
 import { failed, type OperationFailed, type Trainee } from "./compute.ts"
 import * as Digest from "./digest.ts"
 import { Faults, type OperationFaults } from "./faults.ts"
@@ -35,6 +39,17 @@ export interface Session {
   expired: boolean
   readonly models: Map<number, Model>
   readonly samplers: Map<number, SamplingSession>
+  /** What it asked for, and how long that took; the first 10,000. */
+  readonly trace: Array<Slice>
+}
+
+/** Something that a user did, for the audit. */
+export interface Deed {
+  readonly at: number
+  readonly event: string
+  readonly modelId: string
+  readonly path?: string
+  readonly purpose?: string
 }
 
 /** Weights under a name of their own, from which any number of requests may sample. */
@@ -84,6 +99,9 @@ export interface Settings {
   readonly retentionMillis: number
   readonly gate: GateSettings
   readonly compute: "model" | "none"
+  /** How long archives and traces take to be made. */
+  readonly buildMillis: number
+  readonly archiveReply: "redirect" | "json"
   /** Names that are served, each with the model that stands behind it. */
   readonly models: ReadonlyMap<string, string>
   /** What a number that was used for another request is answered with. */
@@ -93,6 +111,7 @@ export interface Settings {
 }
 
 const auditLimit = 100_000
+const traceLimit = 10_000
 
 export class World {
   readonly settings: Settings
@@ -105,6 +124,11 @@ export class World {
   readonly models = new Map<string, Model>()
   readonly samplers = new Map<string, SamplingSession>()
   readonly audit: Array<RequestRecord> = []
+  readonly deeds: Array<Deed> = []
+  readonly telemetry: Array<TelemetryRecord> = []
+  readonly usage = new Usage()
+  readonly downloads: Downloads
+  private readonly built = new Map<string, number>()
   readonly now: () => number
   private readonly scope: Scope.Scope
   private readonly label: string
@@ -126,6 +150,7 @@ export class World {
     // Ids of an earlier process must not name things of this one. Without a directory only the time of start tells them apart.
     this.label = options.catalog.boot > 0 ? `${options.catalog.boot}` : this.now().toString(36)
     this.gate = new Gate(options.settings.gate, Digest.ofJson([options.settings.seed, this.label, "secret"]), this.now)
+    this.downloads = new Downloads(this.gate, this.now)
     this.futures = new Futures(this.label, options.settings.retentionMillis)
   }
 
@@ -137,6 +162,42 @@ export class World {
   record(entry: RequestRecord): void {
     this.audit.push(entry)
     if (this.audit.length > auditLimit * 1.1) this.audit.splice(0, this.audit.length - auditLimit)
+  }
+
+  /** Enters what was done with a model or with a checkpoint of its run. */
+  did(event: string, run: Run, checkpoint?: Pick<CheckpointRecord, "kind" | "name">): void {
+    const path =
+      checkpoint === undefined
+        ? {}
+        : {
+            path: CheckpointPath.format({ runId: run.id, kind: checkpoint.kind, name: checkpoint.name }),
+            purpose: checkpoint.kind === "weights" ? "training" : "sampling"
+          }
+    this.deeds.push({ at: this.now(), event, modelId: run.id, ...path })
+    if (this.deeds.length > auditLimit * 1.1) this.deeds.splice(0, this.deeds.length - auditLimit)
+  }
+
+  keepTelemetry(entry: TelemetryRecord): void {
+    this.telemetry.push(entry)
+    if (this.telemetry.length > auditLimit * 1.1) this.telemetry.splice(0, this.telemetry.length - auditLimit)
+  }
+
+  /** When a file that is asked for will be there; the first request begins the work. */
+  builtAt(id: string): number {
+    const known = this.built.get(id)
+    if (known !== undefined) return known
+    const at = this.now() + this.settings.buildMillis
+    this.built.set(id, at)
+    return at
+  }
+
+  /** Who pays for what is done in a session. */
+  consumer(session: Session, baseModel: string): Consumer {
+    return { user: session.owner, sessionId: session.id, projectId: session.projectId, baseModel }
+  }
+
+  charge(consumer: Consumer, info: UsageInfo): void {
+    this.usage.add(this.now(), consumer, info)
   }
 
   /** The model behind a name that is served. */
@@ -160,7 +221,8 @@ export class World {
       lastBeat: now,
       expired: false,
       models: new Map(),
-      samplers: new Map()
+      samplers: new Map(),
+      trace: []
     }
     this.sessions.set(id, session)
     return session
@@ -314,7 +376,7 @@ export class World {
         return Effect.fail(refused(409, detail, audit))
       }
       const faults = this.faults.operation(operation, { modelId: model.id, seqId })
-      const future = this.futures.create(operation, { modelId: model.id, seqId })
+      const future = this.futures.create(operation, this.now(), { modelId: model.id, seqId })
       const op: Op = { operation, seqId, future, faults, work }
       model.sequence.claim(seqId, digest, op)
       model.lastUsed = this.now()
@@ -365,7 +427,7 @@ export class World {
         ...(seqId === undefined ? {} : { seqId })
       }
       const faults = this.faults.operation("asample", place)
-      const future = this.futures.create("asample", { ...place, user }, id)
+      const future = this.futures.create("asample", this.now(), { ...place, user }, id)
       register(future)
       const op: Op = { operation: "asample", seqId: seqId ?? -1, future, faults, work: undefined }
       const run = this.outcome(op, work(future.id))
@@ -384,7 +446,7 @@ export class World {
       if (model.run.owner !== user) return Effect.fail(noAccess({ modelId }))
       const { lose } = this.faults.operation("unload_model", { modelId })
       this.unload(model, "it was unloaded by request")
-      const future = this.futures.create("unload_model", { modelId })
+      const future = this.futures.create("unload_model", this.now(), { modelId })
       this.futures.settle(future, { _tag: "Json", body: { model_id: modelId, type: "unload_model" } }, this.now())
       return Effect.succeed(submitted(future, { modelId }, lose))
     })
@@ -459,7 +521,13 @@ export class World {
   }
 
   private settle(op: Op, result: Result): void {
-    this.futures.settle(op.future, result, this.now())
+    const now = this.now()
+    this.futures.settle(op.future, result, now)
+    const { createdAt, place } = op.future
+    const session = this.models.get(place.modelId ?? "")?.session ?? this.samplers.get(place.samplerId ?? "")?.session
+    if (session === undefined || session.trace.length >= traceLimit) return
+    const track = place.modelId ?? place.samplerId ?? session.id
+    session.trace.push({ name: op.operation, track, fromMillis: createdAt, toMillis: now })
   }
 
   /** Waits for a result as long as a poll may take. */

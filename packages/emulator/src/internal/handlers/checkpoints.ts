@@ -118,15 +118,17 @@ export const readable = (world: World, request: Caller, parameters: ReadonlyArra
   findRecord(world, request, parameters, "read")
 
 export const deleteCheckpoint: Handler = (world, request, parameters) =>
-  Effect.flatMap(findRecord(world, request, parameters, "own"), ({ record, run }) =>
-    Effect.as(world.removeCheckpoint(run, record), ok({}))
-  )
+  Effect.flatMap(findRecord(world, request, parameters, "own"), ({ record, run }) => {
+    world.did("checkpoint_deleted", run, record)
+    return Effect.as(world.removeCheckpoint(run, record), ok({}))
+  })
 
 /** A name without its kind is refused, as upstream does. */
 export const bareCheckpoint: Handler = (_world, _request, [, name = ""]) =>
   Effect.fail(refused(400, `"${name}" lacks its kind; write weights/${name}`))
 
-const change = (world: World, { record, run }: Found, to: Partial<CheckpointRecord>) => {
+const change = (world: World, event: string, { record, run }: Found, to: Partial<CheckpointRecord>) => {
+  world.did(event, run, record)
   run.checkpoints = run.checkpoints.map((other) => (other === record ? { ...record, ...to } : other))
   return Effect.as(world.persist(run), ok({}))
 }
@@ -139,7 +141,7 @@ export const checkpointTtl: Handler = (world, request, parameters) =>
         return Effect.fail(refused(400, `ttl_seconds is ${ttl_seconds}; give a positive number or null`))
       }
       const expiresAt = ttl_seconds === null ? null : world.now() + ttl_seconds * 1000
-      return change(world, found, { expiresAt })
+      return change(world, "checkpoint_ttl_set", found, { expiresAt })
     })
   )
 
@@ -149,7 +151,7 @@ const setPublic =
     Effect.flatMap(findRecord(world, request, parameters, "own"), (found) =>
       found.record.public === to
         ? Effect.fail(refused(409, `The checkpoint is already ${to ? "public" : "private"}`))
-        : change(world, found, { public: to })
+        : change(world, to ? "checkpoint_published" : "checkpoint_unpublished", found, { public: to })
     )
 
 export const publish = setPublic(true)

@@ -201,12 +201,20 @@ export const asample: Handler = (world, request) =>
       },
       work: (futureId) => {
         const options = optionsOf(body, prompt, `${world.settings.seed}|${futureId}`)
-        return world.settings.compute === "none"
-          ? Effect.sync(() => output(idleSample(options)))
-          : Effect.map(
-              Effect.flatMap(source.sampler, (sampler) => Sampler.sample(sampler, options)),
-              output
-            )
+        const drawn =
+          world.settings.compute === "none"
+            ? Effect.sync(() => idleSample(options))
+            : Effect.flatMap(source.sampler, (sampler) => Sampler.sample(sampler, options))
+        return Effect.map(drawn, (sampled) => {
+          const consumer =
+            session === undefined
+              ? { user: request.user, sessionId: null, projectId: null, baseModel: source.baseModel }
+              : world.consumer(session.session, source.baseModel)
+          const tokens = sampled.sequences.reduce((sum, sequence) => sum + sequence.tokens.length, 0)
+          world.charge(consumer, { type: "sampling_prefill", cached: false, token_count: prompt.length })
+          world.charge(consumer, { type: "sampling_sample", token_count: tokens })
+          return output(sampled)
+        })
       }
     })
   })

@@ -50,7 +50,7 @@ const submitPass = (world: World, user: string, pass: PassRequest): Effect.Effec
       operation,
       seqId,
       digest: Digest.ofParts([operation, digests]),
-      work: Operations.pass({ data, lossFn, lossFnConfig }, digests, forwardOnly)
+      work: Operations.pass(world, { data, lossFn, lossFnConfig }, digests, forwardOnly)
     })
   })
 }

@@ -33,7 +33,7 @@ import {
   type TokenLoss,
   tokenLoss
 } from "./internal/lmLoss.ts"
-import { runSequence, workspace } from "./internal/lmNetwork.ts"
+import { runSequence, type Targets, workspace } from "./internal/lmNetwork.ts"
 import {
   type BaseModel,
   baseModels as bases,
@@ -318,13 +318,16 @@ export const weightsHash = (model: { readonly config: ModelConfig; readonly fact
 
 /**
  * One training example. Position `i` of `tokens` predicts `lossInputs.target_tokens[i]`. Further inputs by loss: `cross_entropy`
- * takes `weights` (default 1.0 each); the others need `logprobs` and `advantages`. All are one-dimensional and as long as `tokens`.
+ * takes `weights` (default 1.0 each); the others need `logprobs` and `advantages`. All are as long as `tokens`, or, with `width`
+ * targets a position, that many times as long: a matrix, row after row, whose every entry has a loss of its own.
  *
  * @since 0.1.0
  */
 export interface Datum {
   readonly tokens: ArrayLike<number>
   readonly lossInputs: LossInputs
+  /** Targets of each position. Default 1, at most 1024. */
+  readonly width?: number | undefined
 }
 
 /** A batch and the loss to apply, under their names on the wire. @since 0.1.0 */
@@ -336,7 +339,7 @@ export interface PassOptions {
   readonly lossConfig?: LossConfig | undefined
 }
 
-/** Per datum the log-probability of each target, and the loss summed over tokens and datums. @since 0.1.0 */
+/** Per datum the log-probability of each target, in the order of the targets, and the loss summed over tokens and datums. @since 0.1.0 */
 export interface Pass {
   readonly logprobs: ReadonlyArray<Float64Array>
   readonly loss: number
@@ -354,9 +357,12 @@ const badToken = (datum: number, input: "tokens" | "target_tokens", tokens: Arra
   return undefined
 }
 
+/** Targets of one position at most: more is a mistake in a shape. */
+const maxWidth = 1024
+
 interface Checked {
   readonly tokens: ArrayLike<number>
-  readonly targets: ArrayLike<number>
+  readonly targets: Targets
   readonly loss: TokenLoss
 }
 
@@ -370,18 +376,23 @@ const check = (base: BaseModel, options: PassOptions): Result.Result<ReadonlyArr
     const wrong = (problem: string) => Result.fail(failure(new InvalidBatch({ datum: index, problem })))
     const targets = datum.lossInputs["target_tokens"]
     if (targets === undefined) return wrong("target_tokens are missing")
-    if (targets.length !== datum.tokens.length) {
-      return wrong(`${datum.tokens.length} tokens but ${targets.length} target_tokens`)
+    const length = datum.tokens.length
+    const width = datum.width ?? 1
+    if (!Number.isInteger(width) || width < 1 || width > maxWidth) {
+      return wrong(`${width} targets a position; give 1 to ${maxWidth}`)
     }
-    if (targets.length === 0) return wrong("it has no tokens")
-    if (targets.length > base.maxContextLength) {
-      return wrong(`${targets.length} tokens; ${base.name} reads at most ${base.maxContextLength}`)
+    if (targets.length !== length * width) {
+      return wrong(`${length} tokens but ${targets.length} target_tokens${width === 1 ? "" : `, ${width} a position`}`)
+    }
+    if (length === 0) return wrong("it has no tokens")
+    if (length > base.maxContextLength) {
+      return wrong(`${length} tokens; ${base.name} reads at most ${base.maxContextLength}`)
     }
     const bad = badToken(index, "tokens", datum.tokens) ?? badToken(index, "target_tokens", targets)
     if (bad !== undefined) return Result.fail(bad)
     const loss = tokenLoss(options.loss, options.lossConfig ?? {}, datum.lossInputs, targets.length)
     if (Result.isFailure(loss)) return wrong(loss.failure)
-    checked.push({ tokens: datum.tokens, targets, loss: loss.success })
+    checked.push({ tokens: datum.tokens, targets: { tokens: targets, width }, loss: loss.success })
   }
   return Result.succeed(checked)
 }
@@ -409,7 +420,7 @@ const pass = Effect.fnUntraced(function* (
       sinceYield = 0
     }
     sinceYield += tokens.length
-    const out = new Float64Array(tokens.length)
+    const out = new Float64Array(targets.tokens.length)
     total += runSequence({ base, frozen, weights, workspace: space, tokens, targets, loss, logprobs: out, gradients })
     logprobs.push(out)
   }

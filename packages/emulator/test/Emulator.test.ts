@@ -223,6 +223,45 @@ describe("training", () => {
     }).pipe(Api.provided())
   )
 
+  it.effect("several targets a position, dense or sparse, give a matrix of logprobs", () =>
+    Effect.gen(function* () {
+      const model = yield* Api.newModel
+      const tensor = (dtype: "int64" | "float32", data: ReadonlyArray<number>, shape: ReadonlyArray<number>) => ({
+        dtype,
+        data,
+        shape
+      })
+      const csr = { crow: [0, 2, 2, 3], col: [0, 1, 1] }
+      const dense = {
+        target_tokens: tensor("int64", [98, 7, 0, 0, 0, 9], [3, 2]),
+        weights: tensor("float32", [1, 0.5, 0, 0, 0, 2], [3, 2])
+      }
+      const sparse = {
+        target_tokens: { ...tensor("int64", [98, 7, 9], [3, 2]), csr },
+        weights: { ...tensor("float32", [1, 0.5, 2], [3, 2]), csr }
+      }
+      const results = yield* Effect.forEach([dense, sparse], (lossFnInputs, i) =>
+        Effect.gen(function* () {
+          const datum = { ...Api.datum("abcd"), lossFnInputs }
+          const submitted = yield* Effect.flatMap(Api.forwardBackward(model, 1 + i, [datum]), Api.expectOk)
+          const answer = yield* Api.poll(submitted.body.request_id, "application/x-protobuf")
+          return yield* Protobuf.decodeForwardBackwardOutput(answer.bytes)
+        })
+      )
+      const [first, second] = results
+      assert.deepStrictEqual(first, second)
+      assert.deepStrictEqual(first?.lossFnOutputs[0]?.["logprobs"]?.shape, [3, 2])
+      const logprobs = first?.lossFnOutputs[0]?.["logprobs"]?.data ?? []
+      const expected = -(logprobs[0] ?? 0) - 0.5 * (logprobs[1] ?? 0) - 2 * (logprobs[5] ?? 0)
+      assert.closeTo(first?.metrics["loss:sum"] ?? 0, expected, 1e-5)
+
+      const wrong = { ...Api.datum("abcd"), lossFnInputs: { ...dense, weights: tensor("float32", [1, 1, 1], [3]) } }
+      const failed = yield* Api.settle(Api.forwardBackward(model, 3, [wrong]))
+      assert.include(failed.error, "weights is 3; this server takes one value for each of the 3 x 2 targets")
+      assert.strictEqual(failed.category, "user")
+    }).pipe(Api.provided())
+  )
+
   it.effect("compute none answers with the right shapes and keeps the ledger", () =>
     Effect.gen(function* () {
       const { control } = yield* Emulator

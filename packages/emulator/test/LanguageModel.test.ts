@@ -149,6 +149,41 @@ describe("gradients", () => {
     )
   }
 
+  it.effect("agree for cispo where every ratio is clipped, so that nothing is held constant but a constant", () =>
+    Effect.gen(function* () {
+      const config = { ...everything, rank: 1 }
+      const model = shaken(yield* LanguageModel.make(config), 5)
+      const { logprobs } = yield* LanguageModel.forward(model, { data: [textDatum("abcabd")], loss: "cross_entropy" })
+      const ratios = [0.1, 0.2, 9, 9, 0.1]
+      const datum = textDatum("abcabd", {
+        logprobs: ratios.map((ratio, i) => logprobs[0]![i]! - Math.log(ratio)),
+        advantages: [1, -1, 0.5, -2, 1.5]
+      })
+      const lossConfig = { clip_low_threshold: 0.5, clip_high_threshold: 4 }
+      yield* check(config, { data: [datum], loss: "cispo", lossConfig }, 5)
+    })
+  )
+
+  it.effect("agree for several targets a position, also where their weights cancel out", () =>
+    check(
+      { ...everything, rank: 1 },
+      {
+        data: [
+          {
+            tokens: [97, 98, 99],
+            width: 3,
+            lossInputs: {
+              target_tokens: [98, 1, 2, 99, 99, 0, 100, 5, 6],
+              weights: [1, -1, 0, 0.5, 0.25, 0, 0, 2, -0.5]
+            }
+          }
+        ],
+        loss: "cross_entropy"
+      },
+      7
+    )
+  )
+
   it.effect("of cispo are those of cross_entropy weighted by the clipped ratio", () =>
     Effect.gen(function* () {
       const model = shaken(yield* LanguageModel.make(everything), 5)
@@ -238,6 +273,50 @@ describe("forward", () => {
       for (const gradient of Object.values(LanguageModel.factorGradientsOf(model))) {
         assert.isTrue(gradient.every((g) => g === 0))
       }
+    })
+  )
+})
+
+describe("several targets a position", () => {
+  const tokens = [97, 98, 99, 100]
+  const firsts = [98, 99, 100, 101]
+  const seconds = [1, 2, 3, 4]
+  const both = firsts.flatMap((token, i) => [token, seconds[i]!])
+
+  it.effect("have the losses and gradients of as many examples with one target each", () =>
+    Effect.gen(function* () {
+      const one = shaken(yield* LanguageModel.make(everything), 5)
+      const two = LanguageModel.clone(one)
+      const wide = { tokens, width: 2, lossInputs: { target_tokens: both, weights: [1, 0.5, 0, 1, 2, 2, -1, 0.25] } }
+      const together = yield* pass(one, [wide])
+      const apart = yield* pass(two, [
+        { tokens, lossInputs: { target_tokens: firsts, weights: [1, 0, 2, -1] } },
+        { tokens, lossInputs: { target_tokens: seconds, weights: [0.5, 1, 2, 0.25] } }
+      ])
+      assert.closeTo(together.loss, apart.loss, 1e-12)
+      assert.deepStrictEqual(
+        [...together.logprobs[0]!],
+        [...apart.logprobs[0]!].flatMap((p, i) => [p, apart.logprobs[1]![i]!])
+      )
+      for (const [name, gradient] of Object.entries(LanguageModel.factorGradientsOf(one))) {
+        const expected = LanguageModel.factorGradientsOf(two)[name]!
+        gradient.forEach((g, i) => assert.closeTo(g, expected[i]!, 1e-10))
+      }
+    })
+  )
+
+  it.effect("one of them is the same as none but one, bit for bit", () =>
+    Effect.gen(function* () {
+      const one = shaken(yield* LanguageModel.make(everything), 5)
+      const two = LanguageModel.clone(one)
+      const lossInputs = { target_tokens: firsts }
+      assert.deepStrictEqual(
+        yield* pass(one, [{ tokens, width: 1, lossInputs }]),
+        yield* pass(two, [{ tokens, lossInputs }])
+      )
+      yield* Optimizer.step(one, { learningRate: 0.1 })
+      yield* Optimizer.step(two, { learningRate: 0.1 })
+      assert.strictEqual(LanguageModel.stateHash(one), LanguageModel.stateHash(two))
     })
   )
 })
@@ -559,6 +638,16 @@ describe("batches", () => {
       "targets of another length",
       { loss: "cross_entropy", data: [{ tokens: [1], lossInputs: { target_tokens } }] },
       "1 tokens but 2 target_tokens"
+    ],
+    [
+      "a row of targets that is incomplete",
+      { loss: "cross_entropy", data: [{ tokens: [1, 2], width: 2, lossInputs: { target_tokens: [1, 2, 3] } }] },
+      "2 tokens but 3 target_tokens, 2 a position"
+    ],
+    [
+      "too many targets a position",
+      { loss: "cross_entropy", data: [{ tokens: [1], width: 5000, lossInputs: { target_tokens } }] },
+      "5000 targets a position"
     ],
     ["no targets", { loss: "cross_entropy", data: [{ tokens: [1], lossInputs: {} }] }, "target_tokens are missing"],
     [

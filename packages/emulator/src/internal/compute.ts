@@ -32,8 +32,23 @@ export interface PassResult {
 
 const rejected = (error: LanguageModel.LanguageModelError) => failed(error.message, "user")
 
-const valuesOf = (tensor: TensorData, length: number): ArrayLike<number> | undefined =>
-  tensor.csr === undefined && (tensor.shape.length === 1 || tensor.data.length === length) ? tensor.data : undefined
+/** Greatest number of entries that a sparse matrix is spread out to. */
+const maxDense = 4_194_304
+
+/** The values of a matrix in rows, zeros included. Row pointers and columns were checked when it was read. */
+const spread = ({ csr, data, shape }: TensorData): ArrayLike<number> => {
+  if (csr === undefined) return data
+  const [rows = 0, columns = 0] = shape
+  const out = new Float64Array(rows * columns)
+  for (let row = 0; row < rows; row++) {
+    for (let i = csr.crow[row] ?? 0; i < (csr.crow[row + 1] ?? 0); i++) {
+      out[row * columns + (csr.col[i] ?? 0)] = data[i] ?? 0
+    }
+  }
+  return out
+}
+
+const describe = (shape: ReadonlyArray<number>) => (shape.length === 0 ? "a scalar" : shape.join(" x "))
 
 const toModelDatum = (datum: Datum, index: number): Effect.Effect<LanguageModel.Datum, OperationFailed> => {
   const tokens: Array<number> = []
@@ -43,16 +58,23 @@ const toModelDatum = (datum: Datum, index: number): Effect.Effect<LanguageModel.
     }
     for (let i = 0; i < chunk.tokens.length; i++) tokens.push(chunk.tokens[i] ?? 0)
   }
+  const targets = datum.lossFnInputs["target_tokens"]
+  // One value per token, or a row of them.
+  const isMatrix = targets?.shape.length === 2 && targets.shape[0] === tokens.length
+  const width = isMatrix ? targets.shape[1] : 1
   const lossInputs: Record<string, ArrayLike<number>> = {}
   for (const [key, tensor] of Object.entries(datum.lossFnInputs)) {
-    const values = valuesOf(tensor, tokens.length)
-    if (values === undefined) {
-      const shape = tensor.shape.join(" x ")
-      return Effect.fail(failed(`datum ${index}: ${key} is ${shape}; this server takes one value per token`, "user"))
+    const { shape } = tensor
+    const fits = isMatrix ? shape.join() === targets.shape.join() : shape.length === 1 && tensor.csr === undefined
+    const size = shape.reduce((product, length) => product * length, 1)
+    if (!fits || size > maxDense) {
+      const expected = isMatrix ? `one value for each of the ${describe(targets.shape)} targets` : "one value per token"
+      const problem = `${key} is ${describe(shape)}; this server takes ${expected}`
+      return Effect.fail(failed(`datum ${index}: ${problem}`, "user"))
     }
-    lossInputs[key] = values
+    lossInputs[key] = spread(tensor)
   }
-  return Effect.succeed({ tokens, lossInputs })
+  return Effect.succeed({ tokens, lossInputs, width })
 }
 
 const toOptions = (pass: Pass) =>
@@ -138,7 +160,15 @@ export const idle = (config: LanguageModel.ModelConfig, hash: () => string): Tra
   pass: (pass) =>
     Effect.sync(() => ({
       loss: 0,
-      logprobs: pass.data.map((datum) => new Float32Array(datum.lossFnInputs["target_tokens"]?.data.length ?? 0))
+      logprobs: pass.data.map(({ lossFnInputs }) => {
+        const shape = lossFnInputs["target_tokens"]?.shape ?? [0]
+        return new Float32Array(
+          Math.min(
+            maxDense,
+            shape.reduce((product, length) => product * length, 1)
+          )
+        )
+      })
     })),
   step: (adam) => Effect.succeed({ learning_rate: adam.learning_rate }),
   snapshot: undefined,

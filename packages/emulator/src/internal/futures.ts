@@ -17,6 +17,8 @@ export interface Place {
   readonly seqId?: number
   /** Where neither a model nor a sampling session says it. */
   readonly user?: string
+  /** Sequences of a sample. */
+  readonly samples?: number
 }
 
 export interface Future {

@@ -193,19 +193,29 @@ const forwardBody = (
   normalise(d, rows, y, ws.yNormed, ws.yScale)
 }
 
+/** Where a sequence stands in the loss: `width` targets for each position, row after row. */
+export interface Targets {
+  readonly tokens: ArrayLike<number>
+  readonly width: number
+}
+
 /** Log-probabilities of the targets, the summed loss and, with `back`, everything down to the normed output rows. */
 const head = (
   d: number,
   w: Float64Array,
   ws: Workspace,
-  targets: ArrayLike<number>,
+  length: number,
+  targets: Targets,
   loss: TokenLoss,
   logprobs: Float64Array,
   back: { readonly gradient: Float64Array | undefined } | undefined
 ): number => {
   const { dNormed, logits, yNormed } = ws
+  const { tokens, width } = targets
+  const chosen = new Float64Array(width)
+  const slopes = new Float64Array(width)
   let total = 0
-  for (let first = 0; first < targets.length; first += block) {
+  for (let first = 0; first < length; first += block) {
     apply(w, vocabRows, d, block, yNormed, first * d, logits, 0)
     let active = false
     for (let b = 0; b < block; b++) {
@@ -213,31 +223,38 @@ const head = (
       const row = b * vocabRows
       let slope = 0
       let sum = 1
-      if (t < targets.length) {
+      let flat = true
+      if (t < length) {
         let max = -Infinity
         for (let o = row; o < row + vocabSize; o++) if (logits[o]! > max) max = logits[o]!
-        const chosen = logits[row + targets[t]!]!
+        for (let k = 0; k < width; k++) chosen[k] = logits[row + tokens[t * width + k]!]!
         sum = 0
         for (let o = row; o < row + vocabSize; o++) {
           const e = Math.exp(logits[o]! - max)
           logits[o] = e
           sum += e
         }
-        const p = chosen - max - Math.log(sum)
-        logprobs[t] = p
-        total += loss.value(p, t)
-        if (back !== undefined) slope = loss.slope(p, t)
+        for (let k = 0, i = t * width; k < width; k++, i++) {
+          const p = chosen[k]! - max - Math.log(sum)
+          logprobs[i] = p
+          total += loss.value(p, i)
+          if (back === undefined) continue
+          const own = loss.slope(p, i)
+          slopes[k] = own
+          slope += own
+          if (own !== 0) flat = false
+        }
       }
       if (back === undefined) continue
-      // From probabilities to the gradient: slope * (one-hot - softmax). Without a slope the row takes no part.
-      if (slope === 0) {
+      // From probabilities to the gradient: the sum of slope * (one-hot - softmax). Without a slope the row takes no part.
+      if (flat) {
         logits.fill(0, row, row + vocabRows)
         continue
       }
       active = true
       const share = -slope / sum
       for (let o = row; o < row + vocabSize; o++) logits[o]! *= share
-      logits[row + targets[t]!]! += slope
+      for (let k = 0; k < width; k++) logits[row + tokens[t * width + k]!]! += slopes[k]!
       logits.fill(0, row + vocabSize, row + vocabRows)
     }
     if (back === undefined) continue
@@ -293,7 +310,7 @@ export const runSequence = (options: {
   readonly weights: ModuleTable<Float64Array>
   readonly workspace: Workspace
   readonly tokens: ArrayLike<number>
-  readonly targets: ArrayLike<number>
+  readonly targets: Targets
   readonly loss: TokenLoss
   readonly logprobs: Float64Array
   readonly gradients: ModuleTable<Float64Array | undefined> | undefined
@@ -301,7 +318,8 @@ export const runSequence = (options: {
   const { base, gradients, weights, workspace: ws } = options
   forwardBody(base, options.frozen, weights, ws, options.tokens)
   const back = gradients === undefined ? undefined : { gradient: gradients.unembed }
-  const total = head(base.dimension, weights.unembed, ws, options.targets, options.loss, options.logprobs, back)
+  const { logprobs, loss, targets, tokens } = options
+  const total = head(base.dimension, weights.unembed, ws, tokens.length, targets, loss, logprobs, back)
   const below = gradients !== undefined && (gradients.q ?? gradients.up) !== undefined
   if (below) backwardBody(base, weights, gradients, ws, options.tokens.length)
   return total

@@ -68,8 +68,12 @@ export const pass =
       }
       const output = {
         lossFnOutputType: "TorchLossReturn",
-        lossFnOutputs: result.logprobs.map((values) => ({
-          logprobs: { dtype: "float32" as const, data: Float32Array.from(values), shape: [values.length] }
+        lossFnOutputs: result.logprobs.map((values, i) => ({
+          logprobs: {
+            dtype: "float32" as const,
+            data: Float32Array.from(values),
+            shape: batch.data[i]?.lossFnInputs["target_tokens"]?.shape ?? [values.length]
+          }
         })),
         metrics: { "loss:sum": result.loss }
       }

@@ -414,20 +414,21 @@ export class World {
   submitSample(request: {
     readonly audit: Audit
     readonly user: string
+    readonly samples: number
     /** Default: a new one. */
     readonly id: string | undefined
     readonly register: (future: Future) => void
     readonly work: (futureId: string) => Effect.Effect<Result, OperationFailed>
   }): Effect.Effect<Reply> {
     return Effect.suspend(() => {
-      const { audit, id, register, user, work } = request
+      const { audit, id, register, samples, user, work } = request
       const { samplerId, seqId } = audit
       const place = {
         ...(samplerId === undefined ? {} : { samplerId }),
         ...(seqId === undefined ? {} : { seqId })
       }
       const faults = this.faults.operation("asample", place)
-      const future = this.futures.create("asample", this.now(), { ...place, user }, id)
+      const future = this.futures.create("asample", this.now(), { ...place, user, samples }, id)
       register(future)
       const op: Op = { operation: "asample", seqId: seqId ?? -1, future, faults, work: undefined }
       const run = this.outcome(op, work(future.id))
@@ -558,7 +559,7 @@ export class World {
   }
 
   private result(future: Future, result: Result, protobuf: boolean): Reply {
-    const { user: _, ...audit } = future.place
+    const { samples: _, user: __, ...audit } = future.place
     const more = { audit, dropped: this.faults.loses("retrieve_future", audit) }
     switch (result._tag) {
       case "Failed":
@@ -573,8 +574,16 @@ export class World {
   }
 }
 
-export const submitted = (future: Future, audit: Audit, dropped: boolean): Reply =>
-  json(200, { request_id: future.id, model_id: future.place.modelId }, { audit, dropped })
+/** Clients of later versions want a name for every sequence of a sample before there is one. */
+const sequenceIds = ({ id, place: { samples } }: Future) =>
+  samples === undefined
+    ? {}
+    : { sample_sequence_ids: Array.from({ length: samples }, (_, sample) => `${id}:${sample}`) }
+
+export const submitted = (future: Future, audit: Audit, dropped: boolean): Reply => {
+  const body = { request_id: future.id, model_id: future.place.modelId, ...sequenceIds(future) }
+  return json(200, body, { audit, dropped })
+}
 
 /** What is said of every operation of a model that can do no more. */
 const deathOf = (model: Model): string | undefined =>

@@ -194,6 +194,7 @@ export const asample: Handler = (world, request) =>
     }
     return yield* world.submitSample({
       audit,
+      samples: body.numSamples,
       user: request.user,
       id: session === undefined ? undefined : `${session.id}:${seqId}`,
       register: (future) => {

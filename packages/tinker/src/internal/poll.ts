@@ -57,7 +57,7 @@ const queueState = (body: unknown): QueueState | undefined => {
   return {
     // The set holds exactly the known states.
     state: typeof state === "string" && states.has(state) ? (state as QueueState["state"]) : "unknown",
-    reason: typeof reason === "string" ? reason : undefined
+    reason: typeof reason === "string" ? Status.excerpt(reason) : undefined
   }
 }
 
@@ -162,7 +162,8 @@ export const retrieve = Effect.fnUntraced(function* <A>(
           : Effect.fail(badResponse(operation, "it is protobuf where JSON was due"))
       }
       const body = yield* parseJson(operation, reply)
-      if (!isRecord(body)) return yield* badResponse(operation, `expected a JSON object, got ${JSON.stringify(body)}`)
+      if (!isRecord(body))
+        return yield* badResponse(operation, `expected a JSON object, got ${Status.excerpt(JSON.stringify(body))}`)
       if (body.type === "try_again") {
         yield* report(poll, body)
         quick = yield* pace(quick, now - started)
@@ -178,7 +179,7 @@ export const retrieve = Effect.fnUntraced(function* <A>(
       if ("error" in body) return yield* failed(poll, body)
       return yield* decode._tag === "json"
         ? decode.read(body)
-        : Effect.fail(badResponse(operation, `it is JSON (${contentType}) where protobuf was due`))
+        : Effect.fail(badResponse(operation, `it is JSON (${Status.excerpt(contentType)}) where protobuf was due`))
     }
   })
   return yield* fetch(true)
@@ -200,7 +201,7 @@ const pace = Effect.fnUntraced(function* (quick: number, tookMillis: number) {
 
 const failed = Effect.fnUntraced(function* <A>(poll: Poll<A>, body: Record<string, unknown>) {
   const { kind, operation, requestId, runId } = poll
-  const detail = typeof body.error === "string" ? body.error : JSON.stringify(body.error)
+  const detail = Status.excerpt(typeof body.error === "string" ? body.error : JSON.stringify(body.error))
   const category = body.category === "user" || body.category === "server" ? body.category : "unknown"
   const lost = Status.saysLost(detail, { load: kind === "load_weights", byUser: category === "user" })
   return yield* new TinkerError({

@@ -44,7 +44,8 @@ export const retryHintMillis = (reply: Reply, now: number): number | undefined =
   return hint > 0 && hint <= longestHintMillis ? Math.ceil(hint) : undefined
 }
 
-const excerpt = (text: string): string => {
+/** The beginning of a text of the service's, on one line. */
+export const excerpt = (text: string): string => {
   const flat = text.replace(/\s+/g, " ").trim()
   return flat.length > 300 ? `${flat.slice(0, 300)}…` : flat
 }

@@ -62,7 +62,7 @@ export const sampled = (count = 1, response: Partial<SampleResponse.SampleRespon
 })
 
 /** What a healthy service says. Request ids name the operation and its number. */
-const healthy = (seen: Seen): Answer => {
+export const healthy = (seen: Seen): Answer => {
   switch (seen.path) {
     case "client/config":
       return { json: {} }
@@ -132,6 +132,8 @@ export interface Fake {
   readonly layer: Layer.Layer<HttpClient.HttpClient>
 }
 
+const bodiless = new Set([204, 205, 304])
+
 export const make = (script: Script = () => undefined): Fake => {
   const seen: Array<Seen> = []
   const fake: Fake = {
@@ -172,7 +174,7 @@ export const make = (script: Script = () => undefined): Fake => {
             "json" in answer ? JSON.stringify(answer.json) : "text" in answer ? answer.text : Buffer.from(answer.bytes)
           return HttpClientResponse.fromWeb(
             request,
-            new Response(content, {
+            new Response(bodiless.has(answer.status ?? 200) ? null : content, {
               status: answer.status ?? 200,
               headers: { ...("json" in answer ? { "content-type": "application/json" } : {}), ...answer.headers }
             })

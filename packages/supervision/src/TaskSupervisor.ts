@@ -205,9 +205,9 @@ export interface TaskSupervisorRef extends Supervising {
 export const callers: Effect.Effect<ReadonlyArray<string>> = Effect.map(CurrentPlace, (place) => place?.callers ?? [])
 
 const stopped = (task: Target, operation: string): CallError => {
-  const { path, extras } = childOf(task)
+  const { lastExit: exit = ExitReason.shutdown, path } = childOf(task)
   return new CallError({
-    reason: new TargetExit({ target: path, operation, exit: extras?.lastExit ?? ExitReason.shutdown })
+    reason: new TargetExit({ target: path, operation, exit })
   })
 }
 
@@ -289,7 +289,7 @@ const facade: DynamicFacade = (supervisor): TaskSupervisorRef => {
             }
           }
           if (isPresent(child)) relationsOf(child).watchers.add(watcher)
-          else watcher.notify(child.generation, child.extras?.lastExit ?? ExitReason.normal)
+          else watcher.notify(child.generation, child.lastExit ?? ExitReason.normal)
           return { child, watcher }
         }),
         ({ child, watcher }) => Effect.sync(() => child.extras?.relations?.watchers.delete(watcher))

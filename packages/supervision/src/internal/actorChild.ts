@@ -68,7 +68,7 @@ export class ActorChild extends Addressee {
   private place: Place | undefined = undefined
 
   constructor(owner: Owner, blueprint: ActorBlueprint, context: Context.Context<never>) {
-    super(owner, blueprint, context, blueprint.definition.capacity)
+    super(owner, blueprint, context)
     this.definition = blueprint.definition
     this.arg = blueprint.arg
   }
@@ -159,7 +159,36 @@ export class ActorChild extends Addressee {
       if (extras.lane !== undefined && extras.lane.length > 0) return true
       if (extras.suspended) return false
     }
-    return !this.mailbox.isEmpty
+    return !this.isEmpty
+  }
+
+  stopNow(sender: AnyFiber, reason: ExitReason.ExitReason, generation: number | undefined): boolean {
+    const { definition, incarnation, owner, scope } = this
+    if (
+      this.status !== "up" ||
+      this.activity !== "idle" ||
+      incarnation === undefined ||
+      (generation !== undefined && generation !== incarnation.generation) ||
+      scope !== undefined ||
+      definition.terminate !== undefined ||
+      // its supervisor has then nothing to do but to forget it, and has done so when this returns
+      this.settings.restart !== "temporary" ||
+      this.settings.significant ||
+      this.extras !== undefined ||
+      !this.isEmpty ||
+      !owner.system.isIdle ||
+      !ExitReason.isClean(reason) ||
+      sender.getRef(CurrentHandler) !== undefined
+    ) {
+      return false
+    }
+    incarnation.stopping = reason
+    owner.system.inside(this.endAsAsked, this)
+    return true
+  }
+
+  private endAsAsked(): void {
+    this.end(this.incarnation?.stopping ?? ExitReason.normal)
   }
 
   halt(reason: ExitReason.ExitReason): Open | undefined {
@@ -187,7 +216,7 @@ export class ActorChild extends Addressee {
       extras.suspended = false
     }
     const drops = definition.acrossRestart === "drop"
-    const waiting = drops ? this.mailbox.drain() : this.mailbox.take(isBound)
+    const waiting = drops ? this.drain() : this.take(isBound)
     const kept = current !== undefined && !drops && this.keep(current, reason)
     fiber?.interruptUnsafe()
     const cleanup = this.cleanUp(context, incarnation, fiber, scope, reason)
@@ -211,7 +240,7 @@ export class ActorChild extends Addressee {
       return false
     }
     rare.suspect = { message, times }
-    this.mailbox.unshift(message)
+    this.unshift(message)
     return true
   }
 
@@ -261,9 +290,9 @@ export class ActorChild extends Addressee {
 
   release(): void {
     const { extras } = this
-    for (const message of this.mailbox.drain()) {
+    for (const message of this.drain()) {
       // of a message that was begun nobody knows whether it had an effect
-      this.refuse(message, extras?.suspect?.message === message ? extras.lastExit : undefined)
+      this.refuse(message, extras?.suspect?.message === message ? this.lastExit : undefined)
     }
   }
 
@@ -378,7 +407,7 @@ export class ActorChild extends Addressee {
       if (request !== undefined) return request
       if (extras.suspended) return undefined
     }
-    return this.mailbox.shift()
+    return this.shift()
   }
 
   /** False when the turn is over: the handler is suspended, or the incarnation has ended. */
@@ -484,7 +513,8 @@ export class ActorChild extends Addressee {
     const decision = this.system.attempt(owner.path, id, "decide", () => decide(reason), "restart")
     if (decision === "resume" && !isDefect(reason)) {
       const operation = message.operation.name
-      this.system.emit(owner.path, { _tag: "ChildResumed", child: id, generation, operation, exit: reason })
+      const about = { supervisor: owner.path, child: id, time: this.system.time }
+      this.system.emit({ _tag: "ChildResumed", ...about, generation, operation, exit: reason })
       return true
     }
     this.rare.decision = decision
@@ -518,7 +548,8 @@ export class ActorChild extends Addressee {
     if (!(message instanceof WaitingMessage)) return false
     if (message.answer(exit)) return true
     const { owner, id } = this
-    this.system.emit(owner.path, { _tag: "LateReply", child: id, operation: message.operation.name })
+    const about = { supervisor: owner.path, child: id, time: this.system.time }
+    this.system.emit({ _tag: "LateReply", ...about, operation: message.operation.name })
     return false
   }
 

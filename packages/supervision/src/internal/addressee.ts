@@ -1,4 +1,3 @@
-import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -17,10 +16,8 @@ import {
 import type * as ExitReason from "../ExitReason.ts"
 import type { DropReason } from "../SupervisionEvent.ts"
 import { type Cast, messageOf } from "./cast.ts"
-import { type Blueprint, Child, type Owner } from "./child.ts"
 import type { DeadlineList } from "./deadlines.ts"
 import type { Definition, Operation } from "./definition.ts"
-import { timeOf } from "./eventHub.ts"
 import type { Incarnation } from "./incarnation.ts"
 import { type Busy, CurrentHandler, circle } from "./link.ts"
 import { Mailbox, type Message, OwnMessage, type Target, WaitingMessage } from "./mailbox.ts"
@@ -39,25 +36,18 @@ export const stopOperation: Operation = {
 type Activity = "idle" | "queued" | "busy"
 
 /**
- * The side of an actor that its senders meet: what they send is admitted to the mailbox or refused, now or later. It is
- * the base of the actor rather than a part of it, because a part would cost every actor one more object.
+ * The side of an actor that its senders meet: what they send is admitted to the mailbox or refused, now or later.
  */
-export abstract class Addressee extends Child implements Runnable, Busy, Target {
-  protected readonly mailbox: Mailbox
+export abstract class Addressee extends Mailbox implements Runnable, Busy, Target {
   protected incarnation: Incarnation | undefined = undefined
   protected activity: Activity = "idle"
   current: Message | undefined = undefined
   nextReady: Runnable | undefined = undefined
 
-  constructor(owner: Owner, blueprint: Blueprint, context: Context.Context<never>, capacity: number) {
-    super(owner, blueprint, context)
-    this.mailbox = new Mailbox(capacity)
-  }
-
   abstract readonly definition: Definition
 
-  get depth(): number {
-    return this.mailbox.depth
+  protected get capacity(): number {
+    return this.definition.capacity
   }
 
   abstract turn(quantum: number): number
@@ -81,7 +71,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
       settle(this.failure(new NoProcess({ target: this.path, operation: operation.name })))
       return undefined
     }
-    if (this.mailbox.isFull && !this.makeRoom(operation)) {
+    if (this.isFull && !this.makeRoom(operation)) {
       settle(this.failure(this.full(operation)))
       return undefined
     }
@@ -92,7 +82,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
 
   /** Sends a cast on behalf of a handler without a fiber; false when there is more to it than room in the mailbox. */
   castNow(cast: Cast, span: Tracer.AnySpan | undefined): boolean {
-    if (this.status !== "up" || cast.operation.generation !== undefined || this.mailbox.isFull) return false
+    if (this.status !== "up" || cast.operation.generation !== undefined || this.isFull) return false
     this.post(cast, span)
     return true
   }
@@ -104,7 +94,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
       this.dropped(operation, payload, "no_process")
       return undefined
     }
-    if (this.mailbox.isFull) {
+    if (this.isFull) {
       if (this.definition.overflow !== "suspend") {
         if (!this.makeRoom(operation)) {
           this.dropped(operation, payload, "mailbox_full")
@@ -115,7 +105,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
         const { span } = sender.cache
         return Effect.callback<unknown, unknown>((settle) => {
           // the sender may have been preempted on its way here, and nobody would tell it of room that there was before
-          if (!this.mailbox.isFull || !this.accepts(operation)) {
+          if (!this.isFull || !this.accepts(operation)) {
             this.cast(sender, cast)
             return settle(Exit.void)
           }
@@ -157,20 +147,16 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
       return undefined
     }
     const message = new WaitingMessage(this, operation, reason, undefined, undefined, undefined, settle)
-    const { system } = this.owner
-    if (this.activity === "idle" && this.status === "up" && this.mailbox.isEmpty && system.isIdle) {
-      this.mailbox.push(message)
-      this.activity = "queued"
-      system.inside(this.soleTurn, this)
-    } else {
-      this.enqueue(message)
-    }
+    this.enqueue(message)
     return message
   }
 
-  private soleTurn(): void {
-    this.turn(1)
-  }
+  /** Stops an actor that has nothing to do and nothing to clean up; false when there is more to it. */
+  abstract stopNow(
+    sender: Fiber.Fiber<unknown, unknown>,
+    reason: ExitReason.ExitReason,
+    generation: number | undefined
+  ): boolean
 
   /** Asks beside the mailbox: such requests are served first, also while the actor is suspended. */
   ask(
@@ -202,11 +188,11 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
   }
 
   withdraw(message: WaitingMessage): void {
-    this.mailbox.remove(message)
+    this.remove(message)
   }
 
   expire(message: WaitingMessage): void {
-    this.mailbox.remove(message)
+    this.remove(message)
     const { operation } = message
     if (!operation.reply) {
       this.dropped(operation, message.payload, "timeout")
@@ -218,7 +204,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
   }
 
   private enqueue(message: Message): void {
-    this.mailbox.push(message)
+    this.push(message)
     this.ready()
   }
 
@@ -231,7 +217,7 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
   private makeRoom(operation: Operation): boolean {
     if (this.definition.overflow === "suspend") return operation.reply
     if (this.definition.overflow !== "dropOldest") return false
-    const oldest = this.mailbox.shift()
+    const oldest = this.shift()
     if (oldest === undefined) return false
     if (oldest.operation.run === stopOperation.run) {
       if (this.incarnation !== undefined) this.incarnation.stopping = oldest.payload as ExitReason.ExitReason // as sent
@@ -267,9 +253,9 @@ export abstract class Addressee extends Child implements Runnable, Busy, Target 
   protected dropped(operation: Operation, payload: unknown, why: DropReason): void {
     const { owner, id } = this
     const { system } = owner
-    system.emit(owner.path, { _tag: "MessageDropped", child: id, operation: operation.name, why })
+    const { time } = system
+    system.emit({ _tag: "MessageDropped", supervisor: owner.path, child: id, time, operation: operation.name, why })
     if (!system.deadLetters.hasReaders) return
-    const time = timeOf(system.clock.currentTimeMillisUnsafe())
     system.deadLetters.push({ target: this.path, operation: operation.name, payload, why, time })
   }
 

@@ -1,7 +1,6 @@
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import { format } from "../SupervisionEvent.ts"
-import type { Stamped } from "./eventHub.ts"
+import { type SupervisionEvent, format } from "../SupervisionEvent.ts"
 
 /** Lines per second and tree. A crash storm must not become a storm of log lines. */
 const linesPerWindow = 16
@@ -18,7 +17,7 @@ export class Alarms {
     this.context = context
   }
 
-  raise(event: Stamped, now: number): void {
+  raise(event: SupervisionEvent, now: number): void {
     if (now - this.began >= windowMillis) {
       this.close()
       this.began = now
@@ -29,7 +28,7 @@ export class Alarms {
       return
     }
     this.lines++
-    this.log(format(event.show()))
+    this.log(format(event))
   }
 
   close(): void {

@@ -96,7 +96,6 @@ export class Extras {
   budget: RestartIntensity.RestartIntensity | undefined = undefined
   restarts = 0
   zombies = 0
-  lastExit: ExitReason.ExitReason | undefined = undefined
   /** What the program decided about the latest crash, where that was asked before the end. */
   decision: Decision | undefined = undefined
   info: unknown = undefined
@@ -128,6 +127,10 @@ export abstract class Child {
   /** When the present incarnation came up, in whole milliseconds of the system's clock. */
   since = 0
   ending: Ending | undefined = undefined
+  lastExit: ExitReason.ExitReason | undefined = undefined
+  /** Its neighbours among the children of a dynamic supervisor. */
+  older: Child | undefined = undefined
+  younger: Child | undefined = undefined
   extras: Extras | undefined = undefined
 
   constructor(owner: Owner, blueprint: Blueprint, context: Context.Context<never>) {
@@ -191,11 +194,8 @@ export abstract class Child {
 
   /** Tells those who watch this incarnation that it has ended, and passes its end on along its links. */
   departed(reason: ExitReason.ExitReason): void {
-    // an orderly stop is what is assumed of a stopped child, so that stopping many allocates nothing
-    if (this.extras === undefined && reason === ExitReason.shutdown) return
-    this.rare.lastExit = reason
-    const relations = this.extras?.relations
-    if (relations !== undefined) relations.ended(this, reason)
+    this.lastExit = reason
+    this.extras?.relations?.ended(this, reason)
   }
 }
 

@@ -60,9 +60,11 @@ export class Children {
   private up(child: Child): void {
     const { site } = this
     const { system } = site
-    child.since = Math.floor(system.now())
+    const { generation, id } = child
+    const { time } = system
+    child.since = system.tick
     system.counters.children++
-    site.emit({ _tag: "ChildStarted", child: child.id, generation: child.generation })
+    system.emit({ _tag: "ChildStarted", supervisor: site.path, child: id, time, generation })
     child.activate()
   }
 
@@ -161,8 +163,10 @@ export class Children {
   }
 
   private wasStopped(child: Child, reason: ExitReason.ExitReason): void {
-    this.site.system.counters.children--
-    this.site.emit({ _tag: "ChildStopped", child: child.id, generation: child.generation })
+    const { path, system } = this.site
+    const { generation, id } = child
+    system.counters.children--
+    system.emit({ _tag: "ChildStopped", supervisor: path, child: id, time: system.time, generation })
     child.departed(reason)
   }
 
@@ -200,7 +204,7 @@ export class Children {
       this.departed(child, reason, ending.report)
       this.reportEarly(child, reason)
     } else if (child.status === "down") {
-      this.reportEarly(child, child.extras?.lastExit)
+      this.reportEarly(child, child.lastExit)
     }
     this.forgetRetry(child)
     child.status = "starting"
@@ -236,11 +240,12 @@ export class Children {
   }
 
   private departed(child: Child, exit: ExitReason.ExitReason, report: Report | undefined): void {
+    const { path: supervisor, system } = this.site
     const { id, generation } = child
-    this.site.system.counters.children--
-    const event = { _tag: "ChildExited", child: id, generation, exit } as const
+    system.counters.children--
+    const event = { _tag: "ChildExited", supervisor, child: id, time: system.time, generation, exit } as const
     const told = typeof report !== "function" ? report : exit._tag === "Crash" ? report() : undefined
-    this.site.emit(told === undefined ? event : { ...event, report: told })
+    system.emit(told === undefined ? event : { ...event, report: told })
     child.departed(exit)
   }
 

@@ -18,6 +18,7 @@ import {
   significanceProblem
 } from "./plan.ts"
 import { type AnyExit, type Open, type Steps, settled, turn } from "./process.ts"
+import { Siblings } from "./siblings.ts"
 import { Restarts, type Roster, type Verdict, isSteps } from "./restarts.ts"
 import type { Runnable, System } from "./system.ts"
 
@@ -71,7 +72,7 @@ export class DynamicChild extends Overseer implements Roster {
   private limit = Infinity
   private own: DynamicPlan | SupervisorError
   private readonly facade: DynamicFacade
-  private readonly table = new Set<Child>()
+  private readonly listed = new Siblings()
   /** Those who wait for the end of a child that is being stopped. */
   private readonly stops = new Map<Child, Array<() => void>>()
 
@@ -90,7 +91,7 @@ export class DynamicChild extends Overseer implements Roster {
   }
 
   get size(): number {
-    return this.table.size
+    return this.listed.size
   }
 
   fits(blueprint: Blueprint): boolean {
@@ -108,15 +109,15 @@ export class DynamicChild extends Overseer implements Roster {
   }
 
   members(): Iterable<Child> {
-    return this.table
+    return this.listed
   }
 
   has(child: Child): boolean {
-    return this.table.has(child)
+    return child.owner === this && this.listed.has(child)
   }
 
   forget(child: Child): void {
-    this.table.delete(child)
+    this.listed.delete(child)
     if (this.stops.size === 0) return
     const waiting = this.stops.get(child)
     this.stops.delete(child)
@@ -145,7 +146,7 @@ export class DynamicChild extends Overseer implements Roster {
   }
 
   protected *startAll(): Steps<undefined> {
-    this.table.clear()
+    this.listed.clear()
     this.stops.clear()
     if (!(this.own instanceof SupervisorError)) this.limit = this.own.maxChildren
     this.restarts = new Restarts(this, this.children, this)
@@ -160,7 +161,7 @@ export class DynamicChild extends Overseer implements Roster {
   protected *stopAll(): Steps<void> {
     const open: Array<Open> = []
     let stopped = 0
-    for (const child of Array.from(this.table)) {
+    for (const child of Array.from(this.listed)) {
       if (!this.children.stopNow(child)) {
         const process = this.system.run(this.end(child))
         if (process.pollUnsafe() === undefined) open.push(process)
@@ -168,7 +169,7 @@ export class DynamicChild extends Overseer implements Roster {
       if (++stopped % childrenPerTurn === 0) yield turn
     }
     for (const process of open) yield* settled(this.system, process, Duration.infinity)
-    this.table.clear()
+    this.listed.clear()
   }
 
   private *end(child: Child): Steps<void> {
@@ -212,11 +213,11 @@ export class DynamicChild extends Overseer implements Roster {
       : undefined
     if (problem !== undefined) return Exit.fail(invalid(path, problem))
     if (!this.isServing) return Exit.fail(this.stoppedError)
-    if (this.table.size >= this.limit) {
+    if (this.listed.size >= this.limit) {
       return Exit.fail(this.error(new MaxChildren({ supervisor: path, limit: this.limit })))
     }
     const child = blueprint.make(this, context)
-    this.table.add(child)
+    this.listed.add(child)
     const begun = this.children.begin(child)
     if (this.children.cameUp(child, begun)) return Exit.succeed(child.ref)
     return { child, process: this.system.run(this.children.bringUp(child, begun)) }

@@ -77,11 +77,11 @@ class Reader<In, Out> {
 
 /** Hands items to readers that each have their own bounded buffer, so that none can hold up the tree or another. */
 export class Hub<In> {
-  private readonly readers = new Set<Reader<In, unknown>>()
+  private readers: ReadonlyArray<Reader<In, unknown>> = []
   private closed = false
 
   get hasReaders(): boolean {
-    return this.readers.size > 0
+    return this.readers.length > 0
   }
 
   push(item: In): void {
@@ -101,10 +101,13 @@ export class Hub<In> {
     const subscribe = Effect.acquireRelease(
       Effect.sync(() => {
         const reader = new Reader<In, Out>(accept, show, past())
-        this.readers.add(reader)
+        this.readers = [...this.readers, reader]
         return reader
       }),
-      (reader) => Effect.sync(() => this.readers.delete(reader))
+      (reader) =>
+        Effect.sync(() => {
+          this.readers = this.readers.filter((other) => other !== reader)
+        })
     )
     return Stream.unwrap(
       Effect.map(subscribe, (reader) => {
@@ -119,36 +122,19 @@ export class Hub<In> {
   }
 }
 
-/** An event as it is emitted: where and when are added once, and become a `SupervisionEvent` only if somebody reads it. */
+/** An event to which its supervisor adds where and when. */
 export type Emitted = SupervisionEvent extends infer E
   ? E extends SupervisionEvent
     ? Omit<E, "time" | "supervisor">
     : never
   : never
 
-export class Stamped {
-  readonly supervisor: string
-  readonly millis: number
-  readonly event: Emitted
-
-  constructor(supervisor: string, millis: number, event: Emitted) {
-    this.supervisor = supervisor
-    this.millis = millis
-    this.event = event
-  }
-
-  show(): SupervisionEvent {
-    // an emitted event lacks exactly the two fields that are added here
-    return { ...this.event, supervisor: this.supervisor, time: timeOf(this.millis) } as SupervisionEvent
-  }
-}
-
 /** The events of a tree. The latest are kept, so that a reader that comes late still sees how it began. */
-export class EventHub extends Hub<Stamped> {
-  private readonly history: Array<Stamped> = []
+export class EventHub extends Hub<SupervisionEvent> {
+  private readonly history: Array<SupervisionEvent> = []
   private oldest = 0
 
-  override push(event: Stamped): void {
+  override push(event: SupervisionEvent): void {
     if (this.history.length < historyCapacity) {
       this.history.push(event)
     } else {
@@ -163,11 +149,10 @@ export class EventHub extends Hub<Stamped> {
     return this.stream(
       (event) => event.supervisor === path || event.supervisor.startsWith(below),
       (events, missed) => {
-        const shown = events.map((event) => event.show())
-        const [first] = shown
-        if (missed === 0 || first === undefined) return shown
+        const [first] = events
+        if (missed === 0 || first === undefined) return events
         const { child, supervisor, time } = first
-        return [{ _tag: "EventsMissed" as const, supervisor, child, time, count: missed }, ...shown]
+        return [{ _tag: "EventsMissed" as const, supervisor, child, time, count: missed }, ...events]
       },
       () => [...this.history.slice(this.oldest), ...this.history.slice(0, this.oldest)]
     )

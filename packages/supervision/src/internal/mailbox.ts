@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import type * as Tracer from "effect/Tracer"
+import { Child } from "./child.ts"
 import type { DeadlineList, Timed } from "./deadlines.ts"
 import type { Operation } from "./definition.ts"
 import type { Link } from "./link.ts"
@@ -134,10 +135,10 @@ const smallCapacity = 64
 
 /**
  * A queue linked through its messages. Those within `capacity` are admitted; later ones belong to senders that wait for
- * room, which is why one list keeps the order of every sender.
+ * room, which is why one list keeps the order of every sender. It is the base of the actor rather than a part of it, because
+ * a part would cost every actor one more object.
  */
-export class Mailbox {
-  private readonly capacity: number
+export abstract class Mailbox extends Child {
   private head: Message | undefined = undefined
   /** The last message, where it is not the first too: most mailboxes never hold two, and are spared the write. */
   private tail: Message | undefined = undefined
@@ -145,15 +146,13 @@ export class Mailbox {
   private size = 0
   private outside: Message | undefined = undefined
 
-  constructor(capacity: number) {
-    this.capacity = capacity
-  }
+  protected abstract readonly capacity: number
 
-  get isEmpty(): boolean {
+  protected get isEmpty(): boolean {
     return this.head === undefined
   }
 
-  get isFull(): boolean {
+  protected get isFull(): boolean {
     return this.size >= this.capacity || this.outside !== undefined
   }
 
@@ -164,7 +163,7 @@ export class Mailbox {
     return depth
   }
 
-  push(message: Message): void {
+  protected push(message: Message): void {
     message.place = "queued"
     const { head } = this
     if (head === undefined) {
@@ -184,7 +183,7 @@ export class Mailbox {
   }
 
   /** Puts a message back to where it was taken from. */
-  unshift(message: Message): void {
+  protected unshift(message: Message): void {
     message.place = "queued"
     const { head } = this
     if (head !== undefined) {
@@ -196,7 +195,7 @@ export class Mailbox {
     this.size++
   }
 
-  shift(): Message | undefined {
+  protected shift(): Message | undefined {
     const message = this.head
     if (message === undefined) return undefined
     if (this.outside !== undefined) {
@@ -217,7 +216,7 @@ export class Mailbox {
   }
 
   /** Empties the mailbox at once, so that what its senders do next does not meet a half-emptied one. */
-  drain(): ReadonlyArray<Message> {
+  protected drain(): ReadonlyArray<Message> {
     if (this.head === undefined) return nothing
     const messages: Array<Message> = []
     for (let at: Message | undefined = this.head; at !== undefined; at = at.next) {
@@ -232,9 +231,10 @@ export class Mailbox {
   }
 
   /** Takes out what matches, wherever it waits. */
-  take(matches: (message: Message) => boolean): ReadonlyArray<Message> {
-    const taken: Array<Message> = []
+  protected take(matches: (message: Message) => boolean): ReadonlyArray<Message> {
     let at = this.head
+    if (at === undefined) return nothing
+    const taken: Array<Message> = []
     while (at !== undefined) {
       const { next }: Message = at
       if (matches(at)) {
@@ -247,7 +247,7 @@ export class Mailbox {
     return taken
   }
 
-  remove(message: Message): void {
+  protected remove(message: Message): void {
     if (message.place === "taken" || message.place === "beside") return
     this.unlink(message)
     if (this.outside !== undefined) this.admit()

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as ExitReason from "../ExitReason.ts"
+import type { SupervisionEvent } from "../SupervisionEvent.ts"
 import {
   ChildStuck,
   InvalidRequest,
@@ -277,7 +278,8 @@ export abstract class Overseer extends Child implements Site {
   }
 
   emit(event: Emitted): void {
-    this.system.emit(this.path, event)
+    // an emitted event lacks exactly the two that are added
+    this.system.emit({ ...event, supervisor: this.path, time: this.system.time } as SupervisionEvent)
   }
 }
 

@@ -32,6 +32,32 @@ class Call extends Effectable.Class<unknown, unknown> {
   }
 }
 
+interface Stop extends Effect.Effect<unknown, unknown> {
+  readonly actor: Addressee
+  readonly reason: ExitReason.ExitReason
+  readonly generation: number | undefined
+}
+
+const Stop = function (
+  this: { -readonly [K in "actor" | "reason" | "generation"]: Stop[K] },
+  actor: Addressee,
+  reason: ExitReason.ExitReason,
+  generation: number | undefined
+) {
+  this.actor = actor
+  this.reason = reason
+  this.generation = generation
+} as unknown as new (...args: [actor: Addressee, reason: ExitReason.ExitReason, generation: number | undefined]) => Stop // a class could not take this prototype
+
+Stop.prototype = Effectable.Prototype<Stop>({
+  label: "ActorStop",
+  evaluate(sender) {
+    const { actor, generation, reason } = this
+    if (actor.stopNow(sender, reason, generation)) return Exit.void
+    return Effect.callback((settle) => actor.stop(reason, generation, settle))
+  }
+})
+
 type AnyEffect = Effect.Effect<unknown, unknown>
 type Client = Record<string, (payload: unknown) => AnyEffect>
 
@@ -68,14 +94,14 @@ class Refused {
 /** The client objects are made at the first use: a ref that only travels costs nothing but itself. */
 class Ref {
   readonly #actor: Addressee
-  readonly #list: DeadlineList | undefined
+  readonly #limit: Duration.Duration
   readonly generation: number | undefined
   #call: Client | undefined = undefined
   #cast: Client | undefined = undefined
 
-  constructor(actor: Addressee, list: DeadlineList | undefined, generation: number | undefined) {
+  constructor(actor: Addressee, limit: Duration.Duration, generation: number | undefined) {
     this.#actor = actor
-    this.#list = list
+    this.#limit = limit
     this.generation = generation
   }
 
@@ -91,13 +117,18 @@ class Ref {
     return this.#actor.path
   }
 
+  get #list(): DeadlineList | undefined {
+    return this.#actor.owner.system.deadline(this.#limit)
+  }
+
   #bound(operation: Operation): Operation {
     return this.generation === undefined ? operation : { ...operation, generation: this.generation, special: true }
   }
 
   get call(): Client {
     if (this.#call === undefined) {
-      const [actor, list] = [this.#actor, this.#list]
+      const actor = this.#actor
+      const list = this.#list
       const client: Client = (this.#call = {})
       for (const handler of actor.definition.calls) {
         const operation = this.#bound(handler)
@@ -109,7 +140,8 @@ class Ref {
 
   get cast(): Client {
     if (this.#cast === undefined) {
-      const [actor, list] = [this.#actor, this.#list]
+      const actor = this.#actor
+      const list = this.#list
       const client: Client = (this.#cast = {})
       for (const handler of actor.definition.casts) {
         const operation = this.#bound(handler)
@@ -121,7 +153,7 @@ class Ref {
   }
 
   within(limit: Duration.Input): Ref {
-    return new Ref(this.#actor, this.#actor.owner.system.deadline(Duration.fromInputUnsafe(limit)), this.generation)
+    return new Ref(this.#actor, Duration.fromInputUnsafe(limit), this.generation)
   }
 
   get stop(): AnyEffect {
@@ -129,7 +161,7 @@ class Ref {
   }
 
   stopWith(reason: ExitReason.ExitReason): AnyEffect {
-    return Effect.callback((settle) => this.#actor.stop(reason, this.generation, settle))
+    return new Stop(this.#actor, reason, this.generation)
   }
 
   get kill(): AnyEffect {
@@ -173,12 +205,11 @@ class Ref {
   }
 
   get incarnation(): AnyEffect {
-    return Effect.map(this.#ask(identify), (generation) => new Ref(this.#actor, this.#list, generation as number)) // as asked
+    return Effect.map(this.#ask(identify), (generation) => new Ref(this.#actor, this.#limit, generation as number)) // as asked
   }
 }
 
-export const makeRef = (actor: Addressee, generation?: number): unknown =>
-  new Ref(actor, actor.owner.system.deadline(defaultLimit), generation)
+export const makeRef = (actor: Addressee, generation?: number): unknown => new Ref(actor, defaultLimit, generation)
 
 /** A ref that looks for its actor anew with every message. */
 export const makeNamedRef = (
@@ -189,7 +220,7 @@ export const makeNamedRef = (
 ): unknown => {
   const ref = (): Ref | undefined => {
     const actor = find()
-    return actor === undefined ? undefined : new Ref(actor, actor.owner.system.deadline(limit), undefined)
+    return actor === undefined ? undefined : new Ref(actor, limit, undefined)
   }
   const ask = (operation: string, use: (ref: Ref) => AnyEffect): AnyEffect =>
     Effect.suspend(() => {

@@ -96,8 +96,9 @@ export class Restarts {
   private drop(child: Child): Verdict {
     if (child.settings.restart === "temporary" || !this.roster.keepsStopped) this.roster.forget(child)
     this.children.retire(child)
+    if (!child.settings.significant) return undefined
     const { autoShutdown } = this.roster.settled
-    if (!child.settings.significant || autoShutdown === "never") return undefined
+    if (autoShutdown === "never") return undefined
     if (autoShutdown === "all_significant") {
       for (const member of this.roster.members()) {
         if (member.settings.significant && member.status !== "stopped") return undefined

@@ -135,6 +135,7 @@ export const idProblem = (id: unknown): Problem | undefined =>
     : { field: "id", problem: `it is ${quote(id)}; give a name without "/"` }
 
 export const nameProblem = ({ names }: Settings, definition: Definition | undefined): Problem | undefined => {
+  if (names.length === 0) return undefined
   const index = names.findIndex((name) => !sameActor(name.definition, definition))
   if (index < 0) return undefined
   return { field: `names[${index}]`, problem: "it is of a registry for other actors" }

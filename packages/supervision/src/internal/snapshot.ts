@@ -15,9 +15,8 @@ const isBranch = (child: Child): child is Child & Branch => child.kind === "supe
 
 /** Reads a child and everything below it in one step. */
 export const snapshotOf = (child: Child): Node => {
-  const { extras, generation, id, kind, path, since } = child
+  const { extras, generation, id, kind, lastExit: last, path, since } = child
   const status = statusOf(child)
-  const last = extras?.lastExit
   const capacity = child instanceof Addressee ? child.definition.capacity : 0
   const branch = isBranch(child) ? child : undefined
   const age = Math.max(0, Math.floor(child.owner.system.now()) - since)

@@ -49,7 +49,7 @@ export const enterAlone = <E, R>(
       const ref = yield* startAlone(definition, undefined, options)
       const child = childOf(ref)
       const ended = Effect.callback<ExitReason.ExitReason>((resume) => {
-        if (child.status !== "up") return resume(Effect.succeed(child.extras?.lastExit ?? ExitReason.normal))
+        if (child.status !== "up") return resume(Effect.succeed(child.lastExit ?? ExitReason.normal))
         const watcher = { notify: (_: number, reason: ExitReason.ExitReason) => resume(Effect.succeed(reason)) }
         const { watchers } = relationsOf(child)
         watchers.add(watcher)

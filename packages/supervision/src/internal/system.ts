@@ -1,5 +1,6 @@
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import type * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
@@ -7,11 +8,11 @@ import * as Scheduler from "effect/Scheduler"
 import * as Tracer from "effect/Tracer"
 import type { DeadLetter } from "../DeadLetter.ts"
 import * as ExitReason from "../ExitReason.ts"
-import { isAlarming } from "../SupervisionEvent.ts"
+import { type SupervisionEvent, isAlarming } from "../SupervisionEvent.ts"
 import { Alarms } from "./alarms.ts"
 import { Counters } from "./counters.ts"
 import { DeadlineList, Timer } from "./deadlines.ts"
-import { type Emitted, EventHub, Hub, Stamped } from "./eventHub.ts"
+import { EventHub, Hub, timeOf } from "./eventHub.ts"
 import { CurrentInterleaving, type Interleaving } from "./interleaving.ts"
 import { CurrentHandler } from "./link.ts"
 import { CurrentPlace } from "./place.ts"
@@ -29,7 +30,7 @@ const messagesPerDrain = 16_384
 const messagesPerClockCheck = 128
 const millisPerDrain = 1
 
-const AsyncLocalStorage = globalThis.process?.getBuiltinModule?.("node:async_hooks").AsyncLocalStorage
+const AsyncResource = globalThis.process?.getBuiltinModule?.("node:async_hooks").AsyncResource
 
 /**
  * What a whole tree shares: the run queue, the deadlines, the clock and the events.
@@ -47,11 +48,14 @@ export class System {
   private readonly interleaving: Interleaving | undefined
   private readonly deadlines = new Map<number, DeadlineList>()
   private readonly schedule: () => void
-  private readonly snapshot = AsyncLocalStorage?.snapshot()
+  private readonly home = AsyncResource === undefined ? undefined : new AsyncResource("SupervisionTree")
   private first: Runnable | undefined = undefined
   private last: Runnable | undefined = undefined
   private scheduled = false
   private flushing = false
+  private latest = Number.NaN
+  /** `now()` when the time of an event was last asked for, in whole milliseconds. */
+  tick = 0
   private attached: Context.Context<never> | undefined = undefined
   private clean: Context.Context<never>
 
@@ -75,8 +79,8 @@ export class System {
 
   /** Runs something in the async context of the tree, which is nobody's in particular. */
   inside<This>(run: (this: This) => void, self: This): void {
-    if (this.snapshot === undefined) run.call(self)
-    else this.snapshot(invoke, run, self)
+    if (this.home === undefined) run.call(self)
+    else this.home.runInAsyncScope(run, self)
   }
 
   /** `detached`, remembered: those who start many children do so from one context. */
@@ -117,13 +121,22 @@ export class System {
     return Effect.runForkWith(context)(effect)
   }
 
-  emit(supervisor: string, event: Emitted): void {
-    const { clock, hub } = this
+  /** The time of an event. */
+  get time(): DateTime.Utc {
+    const millis = this.clock.currentTimeMillisUnsafe()
+    if (millis !== this.latest) {
+      this.latest = millis
+      this.tick = Math.floor(this.now())
+    }
+    return timeOf(millis)
+  }
+
+  emit(event: SupervisionEvent): void {
+    const { hub } = this
     this.counters.count(event._tag)
     if (!this.flushing) this.flushSoon()
-    const stamped = new Stamped(supervisor, clock.currentTimeMillisUnsafe(), event)
-    if (!hub.hasReaders && isAlarming(event)) this.alarms.raise(stamped, this.now())
-    hub.push(stamped)
+    if (!hub.hasReaders && isAlarming(event)) this.alarms.raise(event, this.now())
+    hub.push(event)
   }
 
   /** Runs a callback of the program. One that throws is an event and gives `otherwise`. */
@@ -131,7 +144,8 @@ export class System {
     try {
       return run()
     } catch (error) {
-      this.emit(supervisor, { _tag: "CallbackFailed", child, callback, exit: ExitReason.crash(error) })
+      const exit = ExitReason.crash(error)
+      this.emit({ _tag: "CallbackFailed", supervisor, child, time: this.time, callback, exit })
       return otherwise
     }
   }
@@ -233,8 +247,6 @@ export class System {
     this.deadLetters.close()
   }
 }
-
-const invoke = <This>(run: (this: This) => void, self: This): void => run.call(self)
 
 /** A child lives longer than the request that added it, so that request's span and handler must not become its own. */
 export const detached = (context: Context.Context<never>): Context.Context<never> => {

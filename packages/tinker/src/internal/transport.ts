@@ -84,6 +84,7 @@ const dynamicDefaults: DynamicConfig = {
 }
 const emptyRefusals = 3
 export const billingPauseMillis = 5_000
+const hastyMillis = 1_000
 
 /** Whole milliseconds, doubling from `baseMillis` up to `capMillis`, less up to a quarter, so that clients that failed together do not return together. */
 export const backoff = (n: number, baseMillis: number, capMillis: number): Effect.Effect<number> =>
@@ -188,6 +189,7 @@ export const make = (options: {
       let billing = 0
       let empty = 0
       let repeated = false
+      let earlier: TinkerError | undefined
       // The same for every try, for those proxies and servers that look at it.
       const marks: Record<string, string> =
         outgoing.endpoint.method === "GET" ? {} : { [Header.idempotencyKey]: `tinkex-${randomUUID()}` }
@@ -228,10 +230,13 @@ export const make = (options: {
           hint = Status.retryHintMillis(reply, now)
           if (reply.status !== 429) repeated = true
         } else {
-          error = outcome.failure
-          if (error.reason._tag !== "Transport" && error.reason._tag !== "Timeout") return yield* error
+          // What is left of the deadline may be too short for any answer: then the try before tells more.
+          const hasty = outcome.failure.reason._tag === "Timeout" && remaining < hastyMillis
+          error = hasty && earlier !== undefined ? earlier : outcome.failure
+          if (!hasty && error.reason._tag !== "Transport" && error.reason._tag !== "Timeout") return yield* error
           repeated = true
         }
+        earlier = error
         const left = deadlineMillis - (now - began - billing)
         if (tries >= maxRetries || left <= 0) return yield* error
         const delay = hint ?? (yield* backoff(tries, 500, 10_000))

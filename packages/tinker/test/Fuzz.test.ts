@@ -244,7 +244,7 @@ const headers: ReadonlyArray<Record<string, string>> = [
 const damage = (d: Mutate.Dice, good: Fake.Answer): Fake.Answer => {
   if (good === "silence" || "refused" in good) return good
   const status = d.below(3) === 0 ? d.pick(statuses) : 200
-  const extra = { ...(good.headers ?? {}), ...(d.below(3) === 0 ? d.pick(headers) : {}) }
+  const extra = { ...good.headers, ...(d.below(3) === 0 ? d.pick(headers) : {}) }
   switch (d.below(12)) {
     case 0:
       return Fake.refused

@@ -111,7 +111,8 @@ export const healthy = (seen: Seen): Answer => {
         const promptLogprobs = Array.from({ length: prompt ?? 0 }, (_, i) => (i === 0 ? undefined : -i))
         return sampled(count, promptLogprobs.length === 0 ? {} : { promptLogprobs })
       }
-      return { json: { type: kind } }
+      if (kind === "load_weights" || kind === "unload") return { json: { type: kind } }
+      return failing(404, `no request ${kind}`)
     }
     default:
       return failing(404, "Not Found")

@@ -76,12 +76,10 @@ export const json = (d: Dice, value: unknown): unknown => {
   if (d.below(6) === 0) return d.pick(strange)
   if (Array.isArray(value)) {
     const list: Array<unknown> = [...value]
-    if (list.length === 0 || d.below(4) === 0) list.push(d.pick(strange))
-    else if (d.below(4) === 0) list.splice(d.below(list.length), 1)
-    else {
-      const at = d.below(list.length)
-      list[at] = json(d, list[at])
-    }
+    const at = d.below(list.length + 1)
+    if (at === list.length) list.push(d.pick(strange))
+    else if (d.below(3) === 0) list.splice(at, 1)
+    else list[at] = json(d, list[at])
     return list
   }
   if (typeof value !== "object" || value === null) return d.pick(strange)

@@ -156,7 +156,8 @@ describe("ApiFuture.result", () => {
   it.effect("gives up polls that are kept too long when nothing else answers either", () => {
     const { fake } = polling("silence")
     const inner = fake.script
-    fake.script = (seen) => (seen.path === "session_heartbeat" ? Fake.refused : inner(seen))
+    const others = new Set(["session_heartbeat", "client/dynamic_config"])
+    fake.script = (seen) => (others.has(seen.path) ? Fake.refused : inner(seen))
     return Effect.gen(function* () {
       const { exit, seconds } = yield* resultOf(fake, update)
       assert.strictEqual(reasonOf(exit)._tag, "Timeout")

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Fiber, Stream } from "effect"
+import { Clock, Effect, Exit, Fiber, Logger, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { QueueState } from "../src/ApiFuture.ts"
 import { ServiceClient } from "../src/ServiceClient.ts"
@@ -260,6 +260,58 @@ describe("ApiFuture.result", () => {
         })
       )
     )
+  })
+
+  it.effect("leaves a large result on the service while more bytes are on their way than it allows", () => {
+    let reading = 0
+    let most = 0
+    const fake = Fake.make((seen) => {
+      if (seen.path === "client/config") return { json: { inflight_response_bytes_semaphore_size: 1000 } }
+      if (seen.path !== "retrieve_future" || String(seen.json.request_id).startsWith("create")) return undefined
+      if (seen.json.allow_metadata_only === true) {
+        return { json: { status: "complete_metadata", response_payload_size: 600 } }
+      }
+      return Effect.gen(function* () {
+        most = Math.max(most, ++reading)
+        yield* Effect.sleep("1 second")
+        reading--
+        return undefined
+      })
+    })
+    return Effect.gen(function* () {
+      const client = yield* (yield* ServiceClient).createLoraTrainingClient({ baseModel: "org/base" })
+      const passes = yield* Effect.forEach([1, 2, 3, 4, 5], () => client.forward([Fake.datum(1)], loss))
+      const fibers = yield* Effect.forEach(passes, ({ result }) => Effect.forkChild(result))
+      yield* TestClock.adjust("10 seconds")
+      for (const fiber of fibers) yield* Fiber.join(fiber)
+      // One may overdraw the budget, so there are two at once and not five.
+      assert.strictEqual(most, 2)
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("tells the log why it takes its time, once a minute", () => {
+    const paused = (queue_state: string, queue_state_reason?: string): Fake.Answer => ({
+      status: 408,
+      json: { queue_state, ...(queue_state_reason === undefined ? {} : { queue_state_reason }) }
+    })
+    const { fake } = polling(
+      paused("active"),
+      paused("paused_rate_limit"),
+      paused("paused_capacity"),
+      ...Array.from({ length: 80 }, () => paused("paused_rate_limit", "two models too many")),
+      paused("paused_capacity"),
+      undefined
+    )
+    const told: Array<string> = []
+    const logger = Logger.layer([Logger.make(({ message }) => void told.push(String(message)))])
+    return Effect.gen(function* () {
+      const { exit } = yield* resultOf(fake, update)
+      assert.isTrue(Exit.isSuccess(exit))
+      assert.deepStrictEqual(told, [
+        "optim_step 1 waits: more training clients are at work than the service allows at once",
+        "optim_step 1 waits: the service is short of capacity"
+      ])
+    }).pipe(Effect.provide(logger))
   })
 
   const bytes = (answer: Fake.Answer) =>

@@ -1,6 +1,7 @@
 // A service that answers with what is not of the protocol, over real sockets: each ends in one typed error, in bounded time and
 // memory, and tells nobody the key.
 import { assert, describe, it } from "@effect/vitest"
+import { create, toBinary } from "@bufbuild/protobuf"
 import { Effect, Schema } from "effect"
 import { FetchHttpClient } from "effect/http"
 import * as Layer from "effect/Layer"
@@ -10,6 +11,7 @@ import { ServiceClient } from "../src/ServiceClient.ts"
 import { Tinker } from "../src/Tinker.ts"
 import * as Errors from "../src/TinkerError.ts"
 import type { TrainingClient } from "../src/TrainingClient.ts"
+import * as Pb from "../src/wire/gen/tinker_public_pb.ts"
 import * as Protobuf from "../src/wire/Protobuf.ts"
 import * as Fake from "./support/fakeService.ts"
 
@@ -95,6 +97,20 @@ const output = Protobuf.encodeForwardBackwardOutput({
   lossFnOutputs: [{ logprobs: { dtype: "float32", data: [-1, -2], shape: [2] } }],
   metrics: { "loss:sum": 1 }
 })
+/** An output of an unknown type, under a name that is the key and then some. */
+const keyed = toBinary(
+  Pb.ForwardBackwardOutputSchema,
+  create(Pb.ForwardBackwardOutputSchema, {
+    lossFnOutputs: [
+      create(Pb.ArrayRecordSchema, {
+        numDatums: 1n,
+        fields: {
+          [Fake.key + "x".repeat(100_000)]: create(Pb.BatchedTensorSchema, { offsets: new Uint8Array(16), dtype: 99 })
+        }
+      })
+    ]
+  })
+)
 const protobuf = "application/x-protobuf"
 const tenMegabytes = 10 * 1024 * 1024
 
@@ -161,6 +177,14 @@ const cases: ReadonlyArray<[string, string, Answer, typeof step, string, RegExp]
     pass,
     "BadResponse",
     /forward_backward result/
+  ],
+  [
+    "protobuf that holds the key",
+    "retrieve_future",
+    text(200, keyed, protobuf),
+    pass,
+    "BadResponse",
+    /output <redacted>xxx/
   ],
   [
     "protobuf under another type",

@@ -158,7 +158,7 @@ export const retrieve = Effect.fnUntraced(function* <A>(
       const contentType = reply.headers["content-type"] ?? ""
       if (contentType.includes(Header.protobuf)) {
         return yield* decode._tag === "binary"
-          ? decode.read(reply.body)
+          ? Effect.mapError(decode.read(reply.body), scrubbed(transport))
           : Effect.fail(badResponse(operation, "it is protobuf where JSON was due"))
       }
       const body = yield* parseJson(operation, reply)
@@ -184,6 +184,12 @@ export const retrieve = Effect.fnUntraced(function* <A>(
   })
   return yield* fetch(true)
 })
+
+/** What a binary answer holds was not scrubbed as a text is. */
+const scrubbed = (transport: Transport) => (error: TinkerError) =>
+  error.reason._tag === "BadResponse"
+    ? badResponse(error.reason.operation, transport.scrub(error.reason.problem))
+    : error
 
 const isOutage = (reply: Reply): boolean => reply.status >= 500
 

@@ -50,7 +50,9 @@ const maxStripped = 1_000_000
 const decoding = <A>(what: string, decode: () => A): Effect.Effect<A, WireError> =>
   Effect.try({
     try: decode,
-    catch: (cause) => new WireError({ what, problem: cause instanceof Error ? cause.message : String(cause) })
+    catch: (cause) =>
+      // Names that the other side made up may be of any length.
+      new WireError({ what, problem: (cause instanceof Error ? cause.message : String(cause)).slice(0, 300) })
   })
 
 type Values = Pick<TensorData, "dtype" | "data" | "exact">

@@ -1,0 +1,114 @@
+/** What the cases of `python/official_sdk.py` print: the other half of that program. */
+
+interface Outputs {
+  readonly type: string
+  readonly metrics: Readonly<Record<string, number>>
+  readonly logprobs: ReadonlyArray<ReadonlyArray<number>>
+  readonly shapes: ReadonlyArray<ReadonlyArray<number>>
+}
+
+type Logprobs = ReadonlyArray<ReadonlyArray<number>>
+
+interface Sequence {
+  readonly stop: string
+  readonly tokens: ReadonlyArray<number>
+  readonly logprobs: ReadonlyArray<number> | null
+}
+
+interface Refusal {
+  readonly type: string
+  readonly status: number | null
+  readonly message: string
+}
+
+interface CheckpointSeen {
+  readonly checkpoint_id: string
+  readonly checkpoint_type: string
+  readonly tinker_path: string
+  readonly size_bytes: number
+  readonly public: boolean
+  readonly expires_at: string | null
+}
+
+export interface Cases {
+  readonly capabilities: ReadonlyArray<string>
+  readonly model: { readonly model_id: string; readonly name: string; readonly rank: number; readonly lora: boolean }
+  readonly losses: {
+    readonly losses: Readonly<
+      Record<string, { readonly forward: Outputs; readonly backward: Outputs; readonly update: Outputs["metrics"] }>
+    >
+    readonly after: Logprobs
+  }
+  readonly distillation: { readonly dense: Outputs; readonly sparse: Outputs }
+  readonly chunks: {
+    readonly count: number
+    readonly metrics: Outputs["metrics"]
+    readonly first: ReadonlyArray<number>
+    readonly last: ReadonlyArray<number>
+  }
+  readonly state: { readonly path: string; readonly kept: string } & Readonly<
+    Record<
+      "saved" | "full" | "weights" | "saved_next" | "full_next" | "weights_next" | "loaded" | "loaded_weights",
+      Logprobs
+    >
+  >
+  readonly overwrite: { readonly same: boolean; readonly loads: boolean }
+  readonly sampling: {
+    readonly path: string
+    readonly base_model: string
+    readonly seeded: ReadonlyArray<ReadonlyArray<Sequence>>
+    readonly stop_text?: ReadonlyArray<Sequence>
+    readonly prompt_logprobs: ReadonlyArray<number | null>
+    readonly computed: ReadonlyArray<number | null>
+    readonly topk: ReadonlyArray<ReadonlyArray<readonly [token: number, logprob: number]> | null>
+    readonly many: number
+  } & Readonly<Record<"greedy" | "again" | "top_k" | "top_p" | "stop_token", ReadonlyArray<Sequence>>>
+  readonly samplers: Readonly<Record<"base" | "fresh" | "trained", ReadonlyArray<Sequence>>> & {
+    readonly sampler: { readonly base_model: string; readonly path: string | null } | null
+  }
+  readonly custom_loss: { readonly metrics: Outputs["metrics"]; readonly after: Logprobs }
+  readonly runs: {
+    readonly run: Readonly<Record<string, unknown>> & { readonly training_run_id: string }
+    readonly by_path: string
+    readonly pages: ReadonlyArray<ReadonlyArray<string>>
+    readonly totals: ReadonlyArray<number>
+  }
+  readonly checkpoints: {
+    readonly own: ReadonlyArray<CheckpointSeen>
+    readonly user: {
+      readonly checkpoints: ReadonlyArray<CheckpointSeen>
+      readonly cursor: { readonly total_count: number }
+    }
+    readonly info: Readonly<Record<string, unknown>>
+  }
+  readonly care: {
+    readonly seen: ReadonlyArray<{ readonly public: boolean; readonly expires: boolean } | null>
+    readonly left: number
+  }
+  readonly archive:
+    | { readonly absent: true }
+    | {
+        readonly expires: number
+        readonly gzip: boolean
+        readonly whole: boolean
+        readonly names: ReadonlyArray<string>
+        readonly config: { readonly r: number; readonly lora_alpha: number }
+        readonly tensors: Readonly<Record<string, unknown>>
+      }
+  readonly sessions: {
+    readonly session_id: string
+    readonly model_id: string
+    readonly runs: ReadonlyArray<string>
+    readonly samplers: number
+    readonly listed: ReadonlyArray<string>
+    readonly project: ReadonlyArray<string>
+    readonly trace: string
+  }
+  readonly accounts: {
+    readonly usage: { readonly data: unknown; readonly sessions: unknown }
+    readonly audit: unknown
+  }
+  readonly whoami: { readonly user_urn: string }
+  readonly refusals: Readonly<Record<"model" | "run" | "path" | "loss" | "token" | "key", Refusal | null>>
+  readonly finish: unknown
+}

@@ -76,7 +76,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { Class as PipeableClass, type Pipeable } from "effect/Pipeable"
+import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import type * as Scope from "effect/Scope"
 import type { AnyActor, Argument, Returned, Services } from "./Actor.ts"
 import type { ActorRef } from "./ActorRef.ts"
@@ -137,15 +137,18 @@ export type Refs<Children extends ReadonlyArray<Any>> = {
  */
 export type Requirements<Children extends ReadonlyArray<Any>> = Returned<Children[number][typeof TypeId]["services"]>
 
-class Spec extends PipeableClass {
+class Spec implements Pipeable {
   readonly [TypeId] = phantom
   readonly id: string
   readonly blueprint: Blueprint
 
   constructor(id: string, blueprint: Blueprint) {
-    super()
     this.id = id
     this.blueprint = blueprint
+  }
+
+  pipe(): never {
+    return pipeArguments(this, arguments) as never // what the last function returns
   }
 }
 
@@ -168,7 +171,9 @@ export const actor = <const Id extends string, A extends AnyActor>(
   arg: Argument<A>,
   options?: ChildOptions
 ): ChildSpec<Id, ActorRef<A>, Services<A>> => {
-  const [settings, problem] = workerSettingsOf(options)
+  const checked = workerSettingsOf(options)
+  const settings = checked[0] // taking both apart at once would iterate
+  const problem = checked[1]
   const definition = actor?.definition
   const missing =
     definition === undefined

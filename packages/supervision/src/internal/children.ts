@@ -9,7 +9,7 @@ import { type Child, type Ending, type Owner, type Report, ignored } from "./chi
 import { StartTimeout } from "../SupervisorError.ts"
 import type { Emitted } from "./eventHub.ts"
 import { takeNames } from "./names.ts"
-import { type AnyExit, type Open, type Steps, settled } from "./process.ts"
+import { type AnyExit, type Open, type Steps, isOpen, settled } from "./process.ts"
 
 /** The supervisor, as its parts see it. */
 export interface Site extends Owner {
@@ -51,7 +51,7 @@ export class Children {
 
   /** Completes a start that had not to wait. False when it did not simply come up. */
   cameUp(child: Child, begun: AnyExit | Open | undefined): boolean {
-    if (begun === undefined || !Exit.isExit(begun) || Exit.isFailure(begun) || begun.value === ignored) return false
+    if (begun === undefined || isOpen(begun) || Exit.isFailure(begun) || begun.value === ignored) return false
     child.complete(begun)
     this.up(child)
     return true
@@ -75,7 +75,7 @@ export class Children {
   ): Steps<ExitReason.ExitReason | typeof ignored | undefined> {
     let exit: AnyExit
     if (begun === undefined) exit = yield* this.prepared(child)
-    else exit = Exit.isExit(begun) ? begun : yield* this.outcome(child, begun)
+    else exit = isOpen(begun) ? yield* this.outcome(child, begun) : begun
     const outcome = child.complete(exit)
     if (outcome === undefined) {
       this.up(child)
@@ -101,7 +101,7 @@ export class Children {
       if (Exit.isFailure(built)) return built
     }
     const begun = child.begin()
-    return Exit.isExit(begun) ? begun : yield* this.outcome(child, begun)
+    return isOpen(begun) ? yield* this.outcome(child, begun) : begun
   }
 
   /** Builds the layers of a child anew: what they hold is as young as the incarnation. */

@@ -220,7 +220,7 @@ export class DynamicChild extends Overseer implements Roster {
     this.listed.add(child)
     const begun = this.children.begin(child)
     if (this.children.cameUp(child, begun)) return Exit.succeed(child.ref)
-    return { child, process: this.system.run(this.children.bringUp(child, begun)) }
+    return new Start(child, this.system.run(this.children.bringUp(child, begun)))
   }
 
   /** The answer of a start that went on. */
@@ -277,9 +277,15 @@ export class DynamicChild extends Overseer implements Roster {
   }
 }
 
-interface Start {
+/** A start that goes on. */
+class Start {
   readonly child: Child
   readonly process: Open
+
+  constructor(child: Child, process: Open) {
+    this.child = child
+    this.process = process
+  }
 }
 
 /** A request to start a child, as an effect. Children are started by the thousands, so it is no chain of smaller ones. */
@@ -331,8 +337,9 @@ class Requested implements Runnable {
   turn(): number {
     const { supervisor } = this
     const started = supervisor.start(this.spec, this.context)
-    if (Exit.isExit(started)) this.done(started)
-    else started.process.addObserver((exit) => this.done(supervisor.started(started.child, exit)))
+    if (started instanceof Start)
+      started.process.addObserver((exit) => this.done(supervisor.started(started.child, exit)))
+    else this.done(started)
     return 1
   }
 

@@ -15,7 +15,8 @@ const files: ReadonlyArray<
   [() => import("./actor-restart.ts"), "restart-kill", "restart-throw", "restart-burst"],
   [() => import("./actor-children.ts"), "start-100k-dynamic", "start-100k-dynamic-finalizer", "stop-100k"],
   [() => import("./actor-fairness.ts"), "fairness"],
-  [() => import("./trainer-step-overhead.ts"), "trainer-step-overhead"]
+  [() => import("./trainer-step-overhead.ts"), "trainer-step-overhead"],
+  [() => import("./sample-client-cpu.ts"), "sample-client-cpu"]
 ]
 
 const { values } = parseArgs({

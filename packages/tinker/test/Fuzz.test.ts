@@ -1,7 +1,7 @@
 // Damaged answers and requests: whatever a service says, a call ends, with a result or a typed error; whatever a client says, the
 // server's half of the codecs does the same. Every case is drawn from the seed that is printed, by its number:
 //
-//   TINKEX_FUZZ=100000 npx vitest run --project tinker packages/tinker/test/Fuzz.test.ts     (about 5 minutes)
+//   TINKEX_FUZZ=100000 npx vitest run --project tinker packages/tinker/test/Fuzz.test.ts     (about 3 minutes)
 //   TINKEX_FUZZ_SEED=7 TINKEX_FUZZ_ONLY=1234 ...                                             (one case again)
 //
 // Without TINKEX_FUZZ a slice of 3,000 is run. Of five cases one damages the bytes of results and requests at the codecs, one what

@@ -493,7 +493,7 @@ describe("TrainingClient", () => {
       }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
     })
 
-    it.effect.each<[boolean, ReadonlyArray<number>]>([
+    it.effect.each<[boolean, Array<number>]>([
       [true, [2, 3, 2]],
       [false, [1, 2, 2]]
     ])(

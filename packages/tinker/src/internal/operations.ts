@@ -88,7 +88,7 @@ export const pass = (
           lossFnConfig: sorted(options.lossConfig ?? {}),
           forwardOnly: kind === "forward"
         })
-        const parts = chunks.map((data) => Protobuf.encodeForwardBackwardRequest({ ...emptyPass, data }))
+        const parts = chunks.map(Protobuf.encodeData)
         const hash = createHash("sha256").update("pass\n").update(rest)
         for (const part of parts) hash.update(part)
         return { rest, parts, digest: hash.digest("hex") }

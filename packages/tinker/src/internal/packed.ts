@@ -7,7 +7,7 @@ const viewBytes = (array: ArrayBufferView): Uint8Array =>
   new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
 
 export const f32Bytes = (values: ArrayLike<number>): Uint8Array =>
-  viewBytes(values instanceof Float32Array ? values : Float32Array.from(values))
+  viewBytes(values instanceof Float32Array ? values : new Float32Array(values))
 
 export const i32Bytes = (values: ArrayLike<number>, what: string): Uint8Array => {
   if (values instanceof Int32Array) return viewBytes(values)
@@ -27,6 +27,11 @@ export const i64Bytes = (values: ArrayLike<number>, what: string): Uint8Array =>
   for (let i = 0; i < values.length; i++) {
     // The index is below the length.
     const value = values[i] as number
+    if ((value | 0) === value) {
+      halves[2 * i] = value
+      halves[2 * i + 1] = value >> 31
+      continue
+    }
     if (!Number.isSafeInteger(value)) {
       throw new Malformed(`${what} has ${value} at ${i}, which is no whole number below 2^53`)
     }

@@ -6,21 +6,11 @@
  *
  * Source: the public message table of the official client; the byte vectors in the tests were made with its own codec.
  */
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf"
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf"
 import * as Effect from "effect/Effect"
 import type { Chunk, Datum } from "./Datum.ts"
-import {
-  allSafe,
-  f32Bytes,
-  i32Bytes,
-  i64Bytes,
-  Malformed,
-  readBf16,
-  readBigI64,
-  readF32,
-  readI32,
-  readI64
-} from "../internal/packed.ts"
+import * as DatumWriter from "../internal/datumWriter.ts"
+import { allSafe, i64Bytes, Malformed, readBf16, readBigI64, readF32, readI32, readI64 } from "../internal/packed.ts"
 import * as Pb from "./gen/tinker_public_pb.ts"
 import { fromBigInts, type TensorData } from "./Tensor.ts"
 import { WireError } from "./WireError.ts"
@@ -108,35 +98,6 @@ const checkShape = (tensor: TensorData, what: string): TensorData => {
   return tensor
 }
 
-const valueBytes = ({ data, dtype, exact }: TensorData, what: string): Uint8Array => {
-  if (dtype === "float32") return f32Bytes(data)
-  if (exact === undefined) return i64Bytes(data, what)
-  if (exact.length !== data.length)
-    throw new Malformed(`${what} has ${data.length} values, ${exact.length} of them exact`)
-  return new Uint8Array(exact.buffer, exact.byteOffset, exact.byteLength)
-}
-
-const toTensor = (tensor: TensorData, name: string): Pb.Tensor => {
-  const what = `tensor ${name}`
-  const { csr, shape } = checkShape(tensor, what)
-  const values = valueBytes(tensor, what)
-  return create(Pb.TensorSchema, {
-    encoding:
-      csr === undefined
-        ? { case: "dense", value: values }
-        : {
-            case: "sparseCsr",
-            value: create(Pb.SparseCsrSchema, {
-              values,
-              crowIndices: i64Bytes(csr.crow, what),
-              colIndices: i64Bytes(csr.col, what)
-            })
-          },
-    dtype: DType[tensor.dtype],
-    shape: shape.map(BigInt)
-  })
-}
-
 const fromTensor = (tensor: Pb.Tensor, name: string): TensorData => {
   const what = `tensor ${name}`
   const shape = readShape(tensor.shape, what)
@@ -147,35 +108,6 @@ const fromTensor = (tensor: Pb.Tensor, name: string): TensorData => {
   }
   const dense = readDense(tensor.encoding.value ?? new Uint8Array(), tensor.dtype, what)
   return checkShape({ ...dense, shape: shape.length === 0 ? [dense.data.length] : shape }, what)
-}
-
-const toChunk = (chunk: Chunk): Pb.Chunk => {
-  switch (chunk.type) {
-    case "encoded_text":
-      return create(Pb.ChunkSchema, {
-        chunk: {
-          case: "encodedText",
-          value: create(Pb.EncodedTextChunkSchema, { tokens: i32Bytes(chunk.tokens, "a text chunk") })
-        }
-      })
-    case "image":
-      return create(Pb.ChunkSchema, {
-        chunk: {
-          case: "image",
-          value: create(Pb.ImageChunkSchema, {
-            data: chunk.data,
-            format: chunk.format,
-            ...(chunk.expectedTokens === undefined ? {} : { expectedTokens: chunk.expectedTokens })
-          })
-        }
-      })
-    case "image_asset_pointer":
-      throw new Malformed("an image_asset_pointer chunk cannot be part of a pass, only of a prompt")
-    case "dmel":
-      return create(Pb.ChunkSchema, {
-        chunk: { case: "dmel", value: create(Pb.DmelChunkSchema, { dmel: chunk.dmel }) }
-      })
-  }
 }
 
 const fromChunk = ({ chunk }: Pb.Chunk): Chunk => {
@@ -194,25 +126,19 @@ const fromChunk = ({ chunk }: Pb.Chunk): Chunk => {
   }
 }
 
-export const encodeForwardBackwardRequest = (request: ForwardBackwardRequest): Uint8Array =>
-  toBinary(
-    Pb.ForwardBackwardRequestSchema,
-    create(Pb.ForwardBackwardRequestSchema, {
-      modelId: request.modelId,
-      seqId: request.seqId,
-      data: request.data.map((datum) =>
-        create(Pb.DatumSchema, {
-          modelInput: datum.modelInput.chunks.map(toChunk),
-          lossFnInputs: Object.fromEntries(
-            Object.entries(datum.lossFnInputs).map(([name, tensor]) => [name, toTensor(tensor, name)])
-          )
-        })
-      ),
-      lossFn: request.lossFn,
-      lossFnConfig: { ...request.lossFnConfig },
-      forwardOnly: request.forwardOnly
-    })
-  )
+/** The field of a request that holds its data, alone; fields may be put together in any number of pieces. */
+export const encodeData = (data: ReadonlyArray<Datum>): Uint8Array => DatumWriter.write(data, checkShape)
+
+export const encodeForwardBackwardRequest = (request: ForwardBackwardRequest): Uint8Array => {
+  const { data, forwardOnly, lossFn, lossFnConfig, modelId, seqId } = request
+  const partial = (fields: MessageInitShape<typeof Pb.ForwardBackwardRequestSchema>) =>
+    toBinary(Pb.ForwardBackwardRequestSchema, create(Pb.ForwardBackwardRequestSchema, fields))
+  return Buffer.concat([
+    partial({ modelId, seqId }),
+    encodeData(data),
+    partial({ lossFn, lossFnConfig: { ...lossFnConfig }, forwardOnly })
+  ])
+}
 
 export const decodeForwardBackwardRequest = (bytes: Uint8Array): Effect.Effect<ForwardBackwardRequest, WireError> =>
   decoding("a forward_backward request", () => {
@@ -242,7 +168,7 @@ const toBatched = (tensors: ReadonlyArray<TensorData>, name: string): Pb.Batched
   let end = 0
   for (const tensor of tensors) {
     if (tensor.csr !== undefined) throw new Malformed(`${what} is sparse, which results cannot be`)
-    const part = valueBytes(checkShape(tensor, what), what)
+    const part = DatumWriter.valueBytes(checkShape(tensor, what), what)
     parts.push(part)
     offsets.push((end += part.byteLength))
   }

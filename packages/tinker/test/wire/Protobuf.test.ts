@@ -73,6 +73,63 @@ const tensors = (row: typeof AnyDatum.Type) => {
   }
 }
 
+/** The same datum through the generated code. */
+const generatedDatum = (datum: Datum.Datum) => {
+  const i64 = (values: ArrayLike<number>) => new Uint8Array(BigInt64Array.from(Array.from(values), BigInt).buffer)
+  const f32 = (values: ArrayLike<number>) => new Uint8Array(Float32Array.from(values).buffer)
+  return create(Pb.DatumSchema, {
+    modelInput: datum.modelInput.chunks.map((chunk) => {
+      switch (chunk.type) {
+        case "encoded_text":
+          return create(Pb.ChunkSchema, {
+            chunk: {
+              case: "encodedText",
+              value: create(Pb.EncodedTextChunkSchema, {
+                tokens: new Uint8Array(Int32Array.from(chunk.tokens).buffer)
+              })
+            }
+          })
+        case "image":
+          return create(Pb.ChunkSchema, {
+            chunk: {
+              case: "image",
+              value: create(Pb.ImageChunkSchema, {
+                data: chunk.data,
+                format: chunk.format,
+                ...(chunk.expectedTokens === undefined ? {} : { expectedTokens: chunk.expectedTokens })
+              })
+            }
+          })
+        case "dmel":
+          return create(Pb.ChunkSchema, {
+            chunk: { case: "dmel", value: create(Pb.DmelChunkSchema, { dmel: chunk.dmel }) }
+          })
+        case "image_asset_pointer":
+          return assert.fail("a pass has none")
+      }
+    }),
+    lossFnInputs: Object.fromEntries(
+      Object.entries(datum.lossFnInputs).map(([name, { csr, data, dtype, shape }]) => {
+        const values = dtype === "int64" ? i64(data) : f32(data)
+        return [
+          name,
+          create(Pb.TensorSchema, {
+            encoding:
+              csr === undefined
+                ? { case: "dense", value: values }
+                : {
+                    case: "sparseCsr",
+                    value: create(Pb.SparseCsrSchema, { values, crowIndices: i64(csr.crow), colIndices: i64(csr.col) })
+                  },
+            dtype: dtype === "int64" ? 2 : 1,
+            shape: shape.map(BigInt)
+          })
+        ]
+      })
+    )
+  })
+}
+
 const plainTensors = (all: Readonly<Record<string, Tensor.TensorData>>) =>
   Object.fromEntries(
     Object.entries(all).map(([name, { csr, data, dtype, shape }]) => [
@@ -401,6 +458,61 @@ describe("Protobuf", () => {
         }
       }
     })
+  )
+
+  it.effect.prop("writes what the generated code would write, byte for byte", [Schema.Array(AnyDatum)], ([rows]) =>
+    Effect.sync(() => {
+      const data = rows.map((row) => ({ modelInput: { chunks: row.chunks.map(toChunk) }, lossFnInputs: tensors(row) }))
+      const generated = toBinary(
+        Pb.ForwardBackwardRequestSchema,
+        create(Pb.ForwardBackwardRequestSchema, { data: data.map(generatedDatum) })
+      )
+      assert.strictEqual(hex(Protobuf.encodeData(data)), hex(generated))
+    })
+  )
+
+  it.effect.prop(
+    "widens outputs of 32-bit numbers and of halves, of any length",
+    [Schema.Array(Schema.Array(int(-(2 ** 31), 2 ** 31 - 1)))],
+    ([rows]) =>
+      Effect.gen(function* () {
+        const record = (dtype: number, item: number, data: ArrayBufferView) => {
+          const ends = rows.map((_, i) => rows.slice(0, i + 1).flat().length * item)
+          const tensor = create(Pb.BatchedTensorSchema, {
+            data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+            offsets: new Uint8Array(BigInt64Array.from([0, ...ends].map(BigInt)).buffer),
+            dtype
+          })
+          return toBinary(
+            Pb.ForwardBackwardOutputSchema,
+            create(Pb.ForwardBackwardOutputSchema, {
+              lossFnOutputs: [create(Pb.ArrayRecordSchema, { numDatums: BigInt(rows.length), fields: { x: tensor } })]
+            })
+          )
+        }
+        const values = (bytes: Uint8Array) =>
+          Effect.map(Protobuf.decodeForwardBackwardOutput(bytes), ({ lossFnOutputs }) =>
+            lossFnOutputs.map(({ x }) => ({ dtype: x?.dtype, data: Array.from(x?.data ?? []) }))
+          )
+        if (rows.length === 0) return
+        assert.deepStrictEqual(
+          yield* values(record(3, 4, Int32Array.from(rows.flat()))),
+          rows.map((row) => ({ dtype: "int64", data: [...row] }))
+        )
+        // The upper half of each float32 is the bfloat16 that it is rounded down to.
+        const whole = Uint32Array.from(rows.flat()).map((bits) => bits & 0xffff0000)
+        const wide = Array.from(new Float32Array(whole.buffer))
+        assert.deepStrictEqual(
+          (yield* values(
+            record(
+              4,
+              2,
+              Uint16Array.from(whole, (bits) => bits >>> 16)
+            )
+          )).flatMap(({ data }) => data),
+          wide
+        )
+      })
   )
 
   it.effect.prop("reads back any request", [Schema.Array(AnyDatum)], ([rows]) =>

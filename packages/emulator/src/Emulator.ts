@@ -75,6 +75,14 @@ export interface EmulatorOptions {
   readonly longPoll?: Duration.Input | undefined
   /** How long a result can be fetched, again and again; 410 after that. Default 1 hour. */
   readonly resultRetention?: Duration.Input | undefined
+  /** How a poll is told that there is no result yet: `"try_again"` in a 200 (the default), or the same as a `"408"`. */
+  readonly pendingReply?: "try_again" | "408" | undefined
+  /**
+   * Results of passes and samples with more bytes than this are first told by their size to polls that allow it. Default 1 MiB.
+   */
+  readonly metadataOnlyAbove?: number | undefined
+  /** Samples that are drawn at the same time; more are refused with 429. Default: any number. */
+  readonly samplingCapacity?: number | undefined
   /** How long an archive or a trace takes to be made; until then clients are asked to wait. Default 0. */
   readonly buildTime?: Duration.Input | undefined
   /** How the URL of an archive is given: a `"redirect"` (302, the default) or a `"json"` body. Clients must take both. */
@@ -127,6 +135,9 @@ const settingsOf = (options: EmulatorOptions): Effect.Effect<Settings, EmulatorE
         tokenMillis: millis(options.tokenLifetime ?? "1 hour")
       },
       compute: options.compute ?? "model",
+      pendingReply: options.pendingReply ?? "try_again",
+      metadataOnlyAbove: options.metadataOnlyAbove ?? 1_048_576,
+      samplingCapacity: options.samplingCapacity ?? Number.POSITIVE_INFINITY,
       buildMillis: millis(options.buildTime ?? 0),
       archiveReply: options.archiveReply ?? "redirect",
       conflicts: options.conflicts ?? "refuse",

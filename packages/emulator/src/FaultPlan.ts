@@ -18,15 +18,28 @@
  * | --- | --- |
  * | `corrupt@57` `corrupt@57x3` | step 57 is not applied: the model is flagged corrupted, all it still has to do fails |
  * | `corrupt@30s` | the same 30 seconds after the start, on the model used last |
- * | `lose-session@20` | at step 20 the model's session is gone and its models are unloaded |
+ * | `corrupt-unflagged@57` | all it still has to do fails, and the flag never rises |
+ * | `poison:save_weights@2` `poison:save_weights:during@2` `poison:optim_step:after@9` | the model is corrupted at that operation: before it was carried out · it was, and is reported as failed · after it was acknowledged. Also `poison-unflagged` |
+ * | `lose-session@20` `lose-session@30s` | at step 20, or after 30 seconds, the session is gone and its models are unloaded |
  * | `lose:optim_step@12` | accepted and executed, but the connection drops before the reply |
  * | `lose:retrieve_future@3` | the third finished result is dropped on its way |
+ * | `drop:optim_step@12x3` | the connection drops before the request was looked at |
  * | `burst:503:optim_step@4x3` `burst:429:create_model@1x2=5s` | three requests from the fourth on get that status; `=5s` is a Retry-After |
- * | `delay:optim_step@3=30s` `delay:optim_step@3=30s:paused_capacity` | the result shows up 30 seconds late |
- * | `expire:optim_step@9` | executed, but its future answers 410 |
+ * | `bare:400:retrieve_future@1` | the same without a body, as from a proxy |
+ * | `slow:checkpoints@1=20s` `trickle:retrieve_future@3=100ms` | the reply leaves that much later · its body leaves byte by byte |
+ * | `mangle:retrieve_future:cut@3` | the reply breaks off in the middle. Also `garbage`, `html` (an error page), `huge` (one of 10 MB), `empty`, `mistyped` (another content type), `mixup` (the reply to another request) |
+ * | `partition@30s=5m` | nothing gets through from 30 seconds after the start on, for 5 minutes |
+ * | `pause@30s=6h` `pause@30s=1m:paused_rate_limit` | nothing is executed meanwhile, and polls say so |
+ * | `delay:optim_step@3=30s` `delay:optim_step@3=30s:paused_capacity` | the result shows up 30 seconds late; `alternating` changes the state with every poll |
+ * | `expire:optim_step@9` `forget:optim_step@9` | executed, but its future answers 410 · the same, and never executed |
  * | `soft-fail:forward_backward@7` `soft-fail:forward_backward:user@7` | this operation fails in band and changes nothing; the model lives on |
+ * | `nan:forward_backward@5` `spike:forward_backward@5x3=8` | the reported loss and logprobs are no numbers · the reported loss is 8 times what it is; the gradients are right |
  * | `truncate@40` `missing@40` `poison-load@40` `absent@40` | the checkpoint of step 40 is cut short · lost behind its listing · poisons whoever loads it · was acknowledged and never written |
+ * | `empty@40` `vanish@40` `alter@40` `poison-step@40` | it has a size of 0 · is gone when it is first asked for · loads with one wrong weight · poisons whoever loaded it at the first step |
  * | `truncate@#3` | the same for the third save |
+ * | `total:training_runs@1=-5` | the first listing of runs says 5 fewer than there are |
+ *
+ * Where a request is named, `any` is every request.
  *
  * A position may be a range, `corrupt@40..60`: `make` and `parse` draw one value from the plan's seed, and `format` prints
  * what was drawn.
@@ -35,168 +48,108 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { EmulatorError, InvalidFaultPlan } from "./EmulatorError.ts"
+import {
+  type Damage,
+  type Draft,
+  Fault,
+  type Manner,
+  type Moment,
+  Operation,
+  optional,
+  type Position,
+  Request,
+  SaveSite,
+  Target
+} from "./internal/fault.ts"
+import * as Text from "./internal/faultText.ts"
 
-/** Operations that the future-based faults can name. `forward` is a `forward_backward` with `forward_only`. */
-export const Operation = Schema.Literals([
-  "create_model",
-  "forward",
-  "forward_backward",
-  "optim_step",
-  "save_weights",
-  "save_weights_for_sampler",
-  "load_weights",
-  "unload_model",
-  "asample"
-])
-export type Operation = typeof Operation.Type
-
-/** Everything that can be refused or lost on the wire. */
-export const Request = Schema.Literals([
-  ...Operation.literals,
-  "retrieve_future",
-  "auth_token",
-  "client_config",
-  "dynamic_config",
-  "create_session",
-  "session_heartbeat",
-  "session",
-  "get_info",
-  "weights_info",
-  "create_sampling_session",
-  "sampler",
-  "training_run",
-  "training_runs",
-  "run_checkpoints",
-  "checkpoints",
-  "delete_checkpoint",
-  "checkpoint_ttl",
-  "publish_checkpoint",
-  "unpublish_checkpoint",
-  "archive",
-  "download",
-  "session_project",
-  "trace_export",
-  "telemetry",
-  "audit",
-  "billing_usage",
-  "server_capabilities"
-])
-export type Request = typeof Request.Type
-
-const Step = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
-const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
-const times = Schema.optionalKey(Count)
-// At most a year: longer is a mistake in the unit.
-const Millis = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 31_536_000_000 }))
-
-/** A checkpoint by the steps applied when it was saved, or as the n-th save. */
-export const SaveSite = Schema.Union([Schema.Struct({ step: Step }), Schema.Struct({ save: Count })])
-export type SaveSite = typeof SaveSite.Type
-
-const Corrupt = Schema.TaggedStruct("Corrupt", { atStep: Step, times })
-const CorruptAfter = Schema.TaggedStruct("CorruptAfter", { millis: Millis })
-const LoseSession = Schema.TaggedStruct("LoseSession", { atStep: Step, times })
-const LoseResponse = Schema.TaggedStruct("LoseResponse", { operation: Request, occurrence: Count, times })
-const HttpBurst = Schema.TaggedStruct("HttpBurst", {
-  operation: Request,
-  /** The first request, counting every request of this kind, that is refused. */
-  occurrence: Count,
-  status: Schema.Int.check(Schema.isBetween({ minimum: 400, maximum: 599 })),
-  count: Count,
-  retryAfterMillis: Schema.optionalKey(Millis)
-})
-const DelayResult = Schema.TaggedStruct("DelayResult", {
-  operation: Operation,
-  occurrence: Count,
-  millis: Millis,
-  /** What polls report meanwhile. Default `active`. */
-  queueState: Schema.optionalKey(Schema.Literals(["active", "paused_capacity", "paused_rate_limit"])),
-  times
-})
-const ExpireFuture = Schema.TaggedStruct("ExpireFuture", { operation: Operation, occurrence: Count, times })
-const Category = Schema.Literals(["user", "server", "unknown"])
-const SoftFail = Schema.TaggedStruct("SoftFail", {
-  operation: Operation,
-  occurrence: Count,
-  /** Default server. */
-  category: Schema.optionalKey(Category),
-  times
-})
-const DamageCheckpoint = Schema.TaggedStruct("DamageCheckpoint", {
-  damage: Schema.Literals(["truncated", "missing", "poisonedOnLoad", "absent"]),
-  at: SaveSite,
-  times
-})
-
-/** One thing that goes wrong. */
-export const Fault = Schema.Union([
-  Corrupt,
-  CorruptAfter,
-  LoseSession,
-  LoseResponse,
-  HttpBurst,
-  DelayResult,
-  ExpireFuture,
-  SoftFail,
-  DamageCheckpoint
-])
-export type Fault = typeof Fault.Type
+export { Fault, Operation, Request, SaveSite, Target }
+export type { Draft, Manner, Position }
 
 /** Faults with concrete positions, and the seed that their ranges were drawn with. */
 export const FaultPlan = Schema.Struct({ faults: Schema.Array(Fault), seed: Schema.Int })
 export type FaultPlan = typeof FaultPlan.Type
 
-/** A number, or a range (both ends included) from which the seed draws one. */
-export type Position = number | readonly [from: number, to: number]
-
-/** A fault whose positions may still be ranges. `make` turns drafts into faults. */
-export interface Draft {
-  readonly resolve: (draw: (position: Position) => number) => Fault
-}
-
-const optional = <K extends string, A>(key: K, value: A | undefined): { readonly [P in K]?: A } =>
-  // The computed key widens to string; the value is present exactly when the key is.
-  (value === undefined ? {} : { [key]: value }) as { readonly [P in K]?: A }
-
 const millisOf = (duration: Duration.Input) =>
   Math.min(31_536_000_000, Math.round(Duration.toMillis(Duration.fromInputUnsafe(duration))))
 
-/** Poisons the model whose lineage is about to apply this step, or, with `after`, the model used last at that time. */
+interface Counted<A> {
+  readonly operation: A
+  readonly occurrence: Position
+  readonly times?: number | undefined
+}
+
+const counted = <A extends string>(
+  { occurrence, operation, times }: Counted<A>,
+  draw: (position: Position) => number
+) => ({
+  operation,
+  occurrence: draw(occurrence),
+  ...optional("times", times)
+})
+
+const silent = (unflagged: boolean | undefined) =>
+  optional("unflagged", unflagged === true ? (true as const) : undefined)
+
+/**
+ * Poisons the model whose lineage is about to apply this step, or, with `after`, the model used last at that time. `unflagged`
+ * leaves the run's flag down.
+ */
 export const corrupt = (
+  at: ({ readonly atStep: Position; readonly times?: number | undefined } | { readonly after: Duration.Input }) & {
+    readonly unflagged?: boolean | undefined
+  }
+): Draft => ({
+  resolve: (draw) =>
+    "after" in at
+      ? { _tag: "CorruptAfter", millis: millisOf(at.after), ...silent(at.unflagged) }
+      : { _tag: "Corrupt", atStep: draw(at.atStep), ...silent(at.unflagged), ...optional("times", at.times) }
+})
+
+/**
+ * Poisons the model at an operation: `before` it is carried out (the default), `during` it (carried out, reported as failed), or
+ * `after` it was acknowledged.
+ */
+export const poison = (
+  at: Counted<Operation> & { readonly when?: Moment | undefined; readonly unflagged?: boolean | undefined }
+): Draft => ({
+  resolve: (draw) => ({
+    _tag: "Poison",
+    ...counted(at, draw),
+    ...optional("when", at.when),
+    ...silent(at.unflagged)
+  })
+})
+
+/** Ends the session of the model that is about to apply this step, or, with `after`, the session used last at that time. */
+export const loseSession = (
   at: { readonly atStep: Position; readonly times?: number | undefined } | { readonly after: Duration.Input }
 ): Draft => ({
   resolve: (draw) =>
     "after" in at
-      ? { _tag: "CorruptAfter", millis: millisOf(at.after) }
-      : { _tag: "Corrupt", atStep: draw(at.atStep), ...optional("times", at.times) }
-})
-
-/** Ends the session of the model that is about to apply this step. */
-export const loseSession = (at: { readonly atStep: Position; readonly times?: number | undefined }): Draft => ({
-  resolve: (draw) => ({ _tag: "LoseSession", atStep: draw(at.atStep), ...optional("times", at.times) })
+      ? { _tag: "LoseSessionAfter", millis: millisOf(at.after) }
+      : { _tag: "LoseSession", atStep: draw(at.atStep), ...optional("times", at.times) }
 })
 
 /** Executes the operation and drops the reply to its submission (or, for `retrieve_future`, the n-th finished result). */
-export const loseResponse = (at: {
-  readonly operation: Request
-  readonly occurrence: Position
-  readonly times?: number | undefined
-}): Draft => ({
-  resolve: (draw) => ({
-    _tag: "LoseResponse",
-    operation: at.operation,
-    occurrence: draw(at.occurrence),
-    ...optional("times", at.times)
-  })
+export const loseResponse = (at: Counted<Target>): Draft => ({
+  resolve: (draw) => ({ _tag: "LoseResponse", ...counted(at, draw) })
+})
+
+/** Drops the connection before the request is looked at. */
+export const dropRequest = (at: Counted<Target>): Draft => ({
+  resolve: (draw) => ({ _tag: "DropRequest", ...counted(at, draw) })
 })
 
 /** Refuses `count` requests in a row with a status, beginning with the request numbered `occurrence` (default 1). */
 export const httpBurst = (at: {
-  readonly operation: Request
+  readonly operation: Target
   readonly status: number
   readonly count?: number | undefined
   readonly occurrence?: Position | undefined
   readonly retryAfter?: Duration.Input | undefined
+  /** Without a body, as from a proxy. Default false. */
+  readonly bare?: boolean | undefined
 }): Draft => ({
   resolve: (draw) => ({
     _tag: "HttpBurst",
@@ -204,62 +157,93 @@ export const httpBurst = (at: {
     status: at.status,
     count: at.count ?? 1,
     occurrence: draw(at.occurrence ?? 1),
-    ...optional("retryAfterMillis", at.retryAfter === undefined ? undefined : millisOf(at.retryAfter))
+    ...optional("retryAfterMillis", at.retryAfter === undefined ? undefined : millisOf(at.retryAfter)),
+    ...optional("bare", at.bare === true ? (true as const) : undefined)
+  })
+})
+
+/** Sends the reply `by` later. */
+export const slowResponse = (at: Counted<Target> & { readonly by: Duration.Input }): Draft => ({
+  resolve: (draw) => ({ _tag: "SlowResponse", ...counted(at, draw), millis: millisOf(at.by) })
+})
+
+/** Sends the body of the reply byte by byte, with this much time in between. */
+export const trickle = (at: Counted<Target> & { readonly every: Duration.Input }): Draft => ({
+  resolve: (draw) => ({ _tag: "Trickle", ...counted(at, draw), millis: millisOf(at.every) })
+})
+
+/** Spoils the reply on its way. For `retrieve_future` only finished results count. */
+export const mangleResponse = (at: Counted<Target> & { readonly manner: Manner }): Draft => ({
+  resolve: (draw) => ({ _tag: "MangleResponse", ...counted(at, draw), manner: at.manner })
+})
+
+/** Lets nothing through for a while: every connection drops before its request is looked at. */
+export const partition = (at: { readonly after: Duration.Input; readonly length: Duration.Input }): Draft => ({
+  resolve: () => ({ _tag: "Partition", afterMillis: millisOf(at.after), millis: millisOf(at.length) })
+})
+
+/** Executes nothing for a while; polls report `queueState`, by default `paused_capacity`. */
+export const pause = (at: {
+  readonly after: Duration.Input
+  readonly length: Duration.Input
+  readonly queueState?: "paused_capacity" | "paused_rate_limit" | undefined
+}): Draft => ({
+  resolve: () => ({
+    _tag: "Pause",
+    afterMillis: millisOf(at.after),
+    millis: millisOf(at.length),
+    queueState: at.queueState ?? "paused_capacity"
   })
 })
 
 /** Executes the operation on its turn and shows its result `by` later. */
-export const delayResult = (at: {
-  readonly operation: Operation
-  readonly occurrence: Position
-  readonly by: Duration.Input
-  readonly queueState?: "active" | "paused_capacity" | "paused_rate_limit" | undefined
-  readonly times?: number | undefined
-}): Draft => ({
+export const delayResult = (
+  at: Counted<Operation> & {
+    readonly by: Duration.Input
+    readonly queueState?: "active" | "paused_capacity" | "paused_rate_limit" | "alternating" | undefined
+  }
+): Draft => ({
   resolve: (draw) => ({
     _tag: "DelayResult",
-    operation: at.operation,
-    occurrence: draw(at.occurrence),
+    ...counted(at, draw),
     millis: millisOf(at.by),
-    ...optional("queueState", at.queueState),
-    ...optional("times", at.times)
+    ...optional("queueState", at.queueState)
   })
 })
 
 /** Executes the operation and forgets its future: every poll answers 410. */
-export const expireFuture = (at: {
-  readonly operation: Operation
-  readonly occurrence: Position
-  readonly times?: number | undefined
-}): Draft => ({
-  resolve: (draw) => ({
-    _tag: "ExpireFuture",
-    operation: at.operation,
-    occurrence: draw(at.occurrence),
-    ...optional("times", at.times)
-  })
+export const expireFuture = (at: Counted<Operation>): Draft => ({
+  resolve: (draw) => ({ _tag: "ExpireFuture", ...counted(at, draw) })
+})
+
+/** Never executes the operation, though it was accepted: every poll answers 410. What comes behind it goes on. */
+export const forgetFuture = (at: Counted<Operation>): Draft => ({
+  resolve: (draw) => ({ _tag: "ForgetFuture", ...counted(at, draw) })
 })
 
 /** Fails this operation in band without executing it; operations behind it are not touched. */
-export const softFail = (at: {
-  readonly operation: Operation
-  readonly occurrence: Position
-  readonly category?: "user" | "server" | "unknown" | undefined
-  readonly times?: number | undefined
-}): Draft => ({
-  resolve: (draw) => ({
-    _tag: "SoftFail",
-    operation: at.operation,
-    occurrence: draw(at.occurrence),
-    ...optional("category", at.category),
-    ...optional("times", at.times)
-  })
+export const softFail = (
+  at: Counted<Operation> & { readonly category?: "user" | "server" | "unknown" | undefined }
+): Draft => ({
+  resolve: (draw) => ({ _tag: "SoftFail", ...counted(at, draw), ...optional("category", at.category) })
+})
+
+/** Reports a loss that is `factor` (a whole number) times what it is, or, without a factor, no number at all. */
+export const spoilResult = (
+  at: Counted<"forward" | "forward_backward"> & { readonly factor?: number | undefined }
+): Draft => ({
+  resolve: (draw) => ({ _tag: "SpoilResult", ...counted(at, draw), ...optional("factor", at.factor) })
+})
+
+/** Adds `by` to the total that a listing reports. */
+export const wrongTotal = (at: Counted<"training_runs" | "checkpoints"> & { readonly by: number }): Draft => ({
+  resolve: (draw) => ({ _tag: "WrongTotal", ...counted(at, draw), by: at.by })
 })
 
 type SaveDraft = ({ readonly step: Position } | { readonly save: Position }) & { readonly times?: number | undefined }
 
 const damage =
-  (kind: (typeof DamageCheckpoint.Type)["damage"]) =>
+  (kind: Damage) =>
   (at: SaveDraft): Draft => ({
     resolve: (draw) => ({
       _tag: "DamageCheckpoint",
@@ -271,10 +255,18 @@ const damage =
 
 /** The checkpoint is listed with the size that is left of it, and cannot be loaded. */
 export const checkpointTruncated = damage("truncated")
+/** The checkpoint is listed with a size of 0, and cannot be loaded. */
+export const checkpointEmpty = damage("empty")
 /** The checkpoint is listed with its full size, and cannot be loaded. */
 export const checkpointMissing = damage("missing")
+/** The checkpoint is listed until somebody asks for it or loads it, and is gone by then. */
+export const checkpointVanishing = damage("vanishing")
+/** The checkpoint loads without complaint, and one of its weights is wrong. */
+export const checkpointAltered = damage("altered")
 /** The checkpoint loads, and the model that loaded it is corrupted at once. Every load of it, not only the first. */
 export const checkpointPoisonedOnLoad = damage("poisonedOnLoad")
+/** The checkpoint loads, and the model that loaded it is corrupted at its first step. Every load of it. */
+export const checkpointPoisonedOnStep = damage("poisonedOnStep")
 /** The save is acknowledged with a path that never appears. */
 export const saveAbsent = damage("absent")
 
@@ -313,7 +305,7 @@ export const parse = (text: string, seed = 1): Effect.Effect<FaultPlan, Emulator
     for (const raw of text.split(",")) {
       const part = raw.trim()
       if (part === "") continue
-      const draft = parsePart(part)
+      const draft = Text.parsePart(part)
       if (typeof draft === "string") {
         return Effect.fail(new EmulatorError({ reason: new InvalidFaultPlan({ part, problem: draft }) }))
       }
@@ -322,154 +314,8 @@ export const parse = (text: string, seed = 1): Effect.Effect<FaultPlan, Emulator
     return Effect.succeed(make(drafts, seed))
   })
 
-const atPattern = /^(?<save>#?)(?<from>\d+)(?:\.\.(?<to>\d+))?(?:x(?<times>\d+))?(?:=(?<value>.+))?$/
-
-interface At {
-  readonly save: boolean
-  readonly position: Position
-  readonly times: number | undefined
-  readonly value: string | undefined
-}
-
-// A string is the problem.
-const parseAt = (text: string | undefined): At | string => {
-  if (text === undefined) return "says no position. Write name@position."
-  const groups = atPattern.exec(text)?.groups
-  if (groups === undefined) return `"${text}" is no position. Write @57, @40..60, @#3 (third save) or @57x2 (twice).`
-  const from = Number(groups.from)
-  const to = groups.to === undefined ? undefined : Number(groups.to)
-  const times = groups.times === undefined ? undefined : Number(groups.times)
-  if (!Number.isSafeInteger(from) || (to !== undefined && (!Number.isSafeInteger(to) || to < from))) {
-    return `"${text}" is no range of positions. Write it as low..high.`
-  }
-  if (times === 0) return "x0 would never fire. Leave the fault out."
-  return { save: groups.save === "#", position: to === undefined ? from : [from, to], times, value: groups.value }
-}
-
-const parseDuration = (text: string): Duration.Duration | undefined => {
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text)
-  if (match === null) return undefined
-  const unit = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match[2] ?? "ms"] ?? 1
-  return Duration.millis(Number(match[1]) * unit)
-}
-
-const names =
-  "corrupt, lose-session, lose:OP, burst:STATUS:OP, delay:OP, expire:OP, soft-fail:OP, truncate, missing, poison-load, absent"
-
-const damages = {
-  truncate: checkpointTruncated,
-  missing: checkpointMissing,
-  "poison-load": checkpointPoisonedOnLoad,
-  absent: saveAbsent
-}
-
-const least = (position: Position) => (typeof position === "number" ? position : position[0])
-
-const parsePart = (part: string): Draft | string => {
-  const separator = part.indexOf("@")
-  const head = separator < 0 ? part : part.slice(0, separator)
-  const tail = separator < 0 ? undefined : part.slice(separator + 1)
-  const [name = "", first, second, ...rest] = head.split(":")
-
-  if (name === "corrupt" && first === undefined && tail !== undefined) {
-    const after = parseDuration(tail)
-    if (after !== undefined) return corrupt({ after })
-  }
-  const known = ["corrupt", "lose-session", "lose", "burst", "delay", "expire", "soft-fail", ...Object.keys(damages)]
-  if (!known.includes(name)) return `there is no fault "${name}". Known: ${names}.`
-  const at = parseAt(tail)
-  if (typeof at === "string") return at
-  if (at.value !== undefined && name !== "delay" && name !== "burst") return `"=${at.value}" means nothing here.`
-
-  const takesOperation = ["lose", "burst", "delay", "expire", "soft-fail"].includes(name)
-  if (!takesOperation) {
-    if (first !== undefined) return `"${name}" takes no operation. Write ${name}@position.`
-    if (name === "corrupt" || name === "lose-session") {
-      if (at.save) return "a save number means nothing here. Write a step, without #."
-      const site = { atStep: at.position, times: at.times }
-      return name === "corrupt" ? corrupt(site) : loseSession(site)
-    }
-    if (at.save && least(at.position) < 1) return "saves are counted from 1."
-    const site = at.save ? { save: at.position } : { step: at.position }
-    // The list of names above is made of these keys.
-    return damages[name as keyof typeof damages]({ ...site, times: at.times })
-  }
-
-  if (at.save) return "a save number means nothing here. Write an occurrence, without #."
-  if (least(at.position) < 1) return "occurrences are counted from 1."
-  const operation = name === "burst" ? second : first
-  const extra = name === "burst" ? rest[0] : second
-  if (extra !== undefined && name !== "soft-fail") return `":${extra}" is too much before the @.`
-  const domain = name === "lose" || name === "burst" ? Request : Operation
-  if (!Schema.is(domain)(operation)) {
-    return `${operation === undefined ? "no operation is named" : `"${operation}" is no operation`}. Known: ${domain.literals.join(", ")}.`
-  }
-  const site = { occurrence: at.position, times: at.times }
-  switch (name) {
-    case "lose":
-      return loseResponse({ ...site, operation })
-    case "burst": {
-      const status = Number(first)
-      if (!(Number.isInteger(status) && status >= 400 && status <= 599))
-        return `"${first}" is no status from 400 to 599.`
-      const retryAfter = at.value === undefined ? undefined : parseDuration(at.value)
-      if (at.value !== undefined && retryAfter === undefined)
-        return `"${at.value}" is no duration. Write 500ms, 2s, 1m.`
-      return httpBurst({ operation, status, occurrence: at.position, count: at.times, retryAfter })
-    }
-    case "delay": {
-      if (!Schema.is(Operation)(operation)) return `"${operation}" has no result to delay.`
-      const [length = "", queueState] = (at.value ?? "").split(":")
-      const by = parseDuration(length)
-      if (by === undefined) return "says no delay. Write delay:OP@3=30s."
-      if (queueState !== undefined && queueState !== "paused_capacity" && queueState !== "paused_rate_limit") {
-        return `"${queueState}" is no queue state. Write paused_capacity or paused_rate_limit.`
-      }
-      return delayResult({ ...site, operation, by, queueState })
-    }
-    default: {
-      if (!Schema.is(Operation)(operation)) return `"${operation}" has no future.`
-      if (name === "expire") return expireFuture({ ...site, operation })
-      return extra === undefined || Schema.is(Category)(extra)
-        ? softFail({ ...site, operation, category: extra })
-        : `"${extra}" is no category. Write user, server or unknown.`
-    }
-  }
-}
-
 /** The text form of a plan, with drawn positions: `parse(format(plan))` has the same faults. */
 export const format = (plan: FaultPlan): string => plan.faults.map(formatFault).join(",")
 
-const multiple = (count: number | undefined) => (count === undefined || count === 1 ? "" : `x${count}`)
-
-const damageNames = { truncated: "truncate", missing: "missing", poisonedOnLoad: "poison-load", absent: "absent" }
-
 /** The text form of one fault. */
-export const formatFault = (fault: Fault): string => {
-  switch (fault._tag) {
-    case "Corrupt":
-      return `corrupt@${fault.atStep}${multiple(fault.times)}`
-    case "CorruptAfter":
-      return `corrupt@${fault.millis}ms`
-    case "LoseSession":
-      return `lose-session@${fault.atStep}${multiple(fault.times)}`
-    case "LoseResponse":
-      return `lose:${fault.operation}@${fault.occurrence}${multiple(fault.times)}`
-    case "HttpBurst": {
-      const hint = fault.retryAfterMillis === undefined ? "" : `=${fault.retryAfterMillis}ms`
-      return `burst:${fault.status}:${fault.operation}@${fault.occurrence}${multiple(fault.count)}${hint}`
-    }
-    case "DelayResult": {
-      const state = fault.queueState === undefined || fault.queueState === "active" ? "" : `:${fault.queueState}`
-      return `delay:${fault.operation}@${fault.occurrence}${multiple(fault.times)}=${fault.millis}ms${state}`
-    }
-    case "ExpireFuture":
-      return `expire:${fault.operation}@${fault.occurrence}${multiple(fault.times)}`
-    case "SoftFail":
-      return `soft-fail:${fault.operation}${fault.category === undefined ? "" : `:${fault.category}`}@${fault.occurrence}${multiple(fault.times)}`
-    case "DamageCheckpoint": {
-      const site = "step" in fault.at ? `${fault.at.step}` : `#${fault.at.save}`
-      return `${damageNames[fault.damage]}@${site}${multiple(fault.times)}`
-    }
-  }
-}
+export const formatFault = (fault: Fault): string => Text.format(fault)

@@ -55,6 +55,47 @@ describe("FaultPlan.parse", () => {
     })
   )
 
+  it.effect("reads the forms of transport, time and damage", () =>
+    Effect.gen(function* () {
+      const site = { occurrence: 3 }
+      assert.deepStrictEqual(
+        yield* parsed(
+          "corrupt-unflagged@57, corrupt-unflagged@5s, poison:save_weights@3, poison:optim_step:after@3x2," +
+            "poison-unflagged:optim_step:during@3, lose-session@30s, drop:any@3, bare:400:retrieve_future@1," +
+            "slow:checkpoints@3=20s, trickle:retrieve_future@3=100ms, mangle:retrieve_future:cut@3," +
+            "partition@30s=5m, pause@30s=6h, pause@0s=1m:paused_rate_limit, delay:asample@3=1s:alternating," +
+            "forget:optim_step@3, nan:forward@3, spike:forward_backward@3x3=8, total:training_runs@3=-5," +
+            "empty@40, vanish@40, alter@#2, poison-step@40"
+        ),
+        [
+          { _tag: "Corrupt", atStep: 57, unflagged: true },
+          { _tag: "CorruptAfter", millis: 5000, unflagged: true },
+          { _tag: "Poison", operation: "save_weights", ...site },
+          { _tag: "Poison", operation: "optim_step", ...site, when: "after", times: 2 },
+          { _tag: "Poison", operation: "optim_step", ...site, when: "during", unflagged: true },
+          { _tag: "LoseSessionAfter", millis: 30_000 },
+          { _tag: "DropRequest", operation: "any", ...site },
+          { _tag: "HttpBurst", operation: "retrieve_future", status: 400, count: 1, occurrence: 1, bare: true },
+          { _tag: "SlowResponse", operation: "checkpoints", ...site, millis: 20_000 },
+          { _tag: "Trickle", operation: "retrieve_future", ...site, millis: 100 },
+          { _tag: "MangleResponse", operation: "retrieve_future", ...site, manner: "cut" },
+          { _tag: "Partition", afterMillis: 30_000, millis: 300_000 },
+          { _tag: "Pause", afterMillis: 30_000, millis: 21_600_000, queueState: "paused_capacity" },
+          { _tag: "Pause", afterMillis: 0, millis: 60_000, queueState: "paused_rate_limit" },
+          { _tag: "DelayResult", operation: "asample", ...site, millis: 1000, queueState: "alternating" },
+          { _tag: "ForgetFuture", operation: "optim_step", ...site },
+          { _tag: "SpoilResult", operation: "forward", ...site },
+          { _tag: "SpoilResult", operation: "forward_backward", ...site, times: 3, factor: 8 },
+          { _tag: "WrongTotal", operation: "training_runs", ...site, by: -5 },
+          { _tag: "DamageCheckpoint", damage: "empty", at: { step: 40 } },
+          { _tag: "DamageCheckpoint", damage: "vanishing", at: { step: 40 } },
+          { _tag: "DamageCheckpoint", damage: "altered", at: { save: 2 } },
+          { _tag: "DamageCheckpoint", damage: "poisonedOnStep", at: { step: 40 } }
+        ]
+      )
+    })
+  )
+
   it.effect("the newest checkpoint truncated and the second newest poisoned on load can be said", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(
@@ -85,6 +126,13 @@ describe("FaultPlan.parse", () => {
     ["delay:optim_step@1", "delay:optim_step@1", "no delay"],
     ["delay:optim_step@1=5s:asleep", "delay:optim_step@1=5s:asleep", "no queue state"],
     ["soft-fail:optim_step:sad@1", "soft-fail:optim_step:sad@1", "no category"],
+    ["poison:optim_step:never@3", "poison:optim_step:never@3", "no moment"],
+    ["mangle:optim_step@3", "mangle:optim_step@3", "no manner"],
+    ["slow:optim_step@3", "slow:optim_step@3", "no duration"],
+    ["spike:forward@3=big", "spike:forward@3=big", "no factor"],
+    ["nan:optim_step@3", "nan:optim_step@3", '"optim_step" is no operation'],
+    ["partition@30s", "partition@30s", "no window"],
+    ["pause@3s=1m:active", "pause@3s=1m:active", "no queue state"],
     ["truncate@3x0", "truncate@3x0", "never fire"]
   ] as const) {
     it.effect(`names the bad part of "${text}"`, () =>

@@ -24,6 +24,7 @@ export interface Body {
   readonly type?: string
   readonly path?: string
   readonly queue_state?: string
+  readonly queue_state_reason?: string
   readonly error?: string
   readonly category?: string
   readonly status?: string

@@ -12,7 +12,16 @@ import { LedgerEntry } from "../EmulatorControl.ts"
 import { EmulatorError, StorageFailed } from "../EmulatorError.ts"
 import { anybody } from "./gate.ts"
 
-const Damage = Schema.Literals(["truncated", "missing", "poisonedOnLoad"])
+// A save that is absent leaves no record.
+const Damage = Schema.Literals([
+  "truncated",
+  "empty",
+  "missing",
+  "vanishing",
+  "altered",
+  "poisonedOnLoad",
+  "poisonedOnStep"
+])
 
 /** Training checkpoints hold the optimizer too; sampler checkpoints are for sampling only. */
 const CheckpointKind = Schema.Literals(["weights", "sampler_weights"])

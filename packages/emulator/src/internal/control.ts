@@ -22,26 +22,30 @@ const snapshotOf = (model: Model): ModelSnapshot => ({
 
 const notFound = (modelId: string) => new EmulatorError({ reason: new ModelNotFound({ modelId }) })
 
-/** Corrupts the model used last once a timed fault is due; with no model in memory there is nothing to corrupt. */
+/** The model used last of those that still work. */
+const lastUsed = (world: World): Model | undefined => {
+  const [last] = [...world.models.values()]
+    .filter((model) => !model.unloaded && !model.broken && !model.run.corrupted)
+    .toSorted((a, b) => b.lastUsed - a.lastUsed)
+  return last
+}
+
+/** Strikes once a timed fault is due; with no model in memory there is nothing to strike. */
 export const startTimed = (world: World, plan: FaultPlan.FaultPlan): Effect.Effect<void> =>
   Effect.forEach(
     plan.faults,
-    (fault) =>
-      fault._tag === "CorruptAfter"
-        ? world.background(
-            Effect.andThen(
-              Effect.sleep(fault.millis),
-              Effect.suspend(() => {
-                const [last] = [...world.models.values()]
-                  .filter((model) => !model.unloaded && !model.run.corrupted)
-                  .toSorted((a, b) => b.lastUsed - a.lastUsed)
-                if (last === undefined) return Effect.void
-                world.faults.timed(fault, { modelId: last.id })
-                return world.poison(last)
-              })
-            )
-          )
-        : Effect.void,
+    (fault) => {
+      if (fault._tag !== "CorruptAfter" && fault._tag !== "LoseSessionAfter") return Effect.void
+      const strike = Effect.suspend(() => {
+        const last = lastUsed(world)
+        if (last === undefined) return Effect.void
+        world.faults.timed(fault, { modelId: last.id })
+        return fault._tag === "CorruptAfter"
+          ? world.poison(last, fault.unflagged)
+          : Effect.sync(() => world.expire(last.session))
+      })
+      return world.background(Effect.andThen(Effect.sleep(fault.millis), strike))
+    },
     { discard: true }
   )
 

@@ -10,6 +10,7 @@ import type { Handler } from "./handlers/session.ts"
 import * as Sampling from "./handlers/sampling.ts"
 import * as Training from "./handlers/training.ts"
 import * as Weights from "./handlers/weights.ts"
+import type { Of } from "./fault.ts"
 import { anybody } from "./gate.ts"
 import { type ApiRequest, json, type Reply } from "./reply.ts"
 import type { World } from "./world.ts"
@@ -97,12 +98,52 @@ const patterns: ReadonlyArray<readonly [method: string, pattern: RegExp, route: 
   ["GET", new RegExp(`${runs}/checkpoints/([^/]+)/([^/]+)/archive$`), { name: "archive", handler: Archive.archive }]
 ]
 
-const burst = (fault: Extract<FaultPlan.Fault, { readonly _tag: "HttpBurst" }>): Reply =>
-  json(
-    fault.status,
-    { detail: `status ${fault.status} by request of the fault plan` },
-    fault.retryAfterMillis === undefined ? {} : { headers: { "retry-after": `${fault.retryAfterMillis / 1000}` } }
-  )
+const burst = (fault: Of<"HttpBurst">): Reply => {
+  const headers = fault.retryAfterMillis === undefined ? {} : { "retry-after": `${fault.retryAfterMillis / 1000}` }
+  return fault.bare === true
+    ? { status: fault.status, contentType: "text/plain", body: "", headers }
+    : json(fault.status, { detail: `status ${fault.status} by request of the fault plan` }, { headers })
+}
+
+const dropped: Reply = { status: 0, contentType: "text/plain", body: "", dropped: true }
+
+const page = (size: number): Reply => {
+  const open = "<html><head><title>502 Bad Gateway</title></head><body>"
+  const close = "</body></html>"
+  const body = open.padEnd(Math.max(open.length, size - close.length), "The upstream did not answer. ") + close
+  return { status: 502, contentType: "text/html", body }
+}
+
+/** Bytes that are neither JSON nor protobuf, as many as there were. */
+const garbage = (reply: Reply): Uint8Array => {
+  const bytes = new Uint8Array(Math.max(8, Buffer.byteLength(reply.body)))
+  for (let i = 0; i < bytes.length; i++) bytes[i] = 0xff - ((i * 37) % 0x40)
+  return bytes
+}
+
+const mangled = (reply: Reply, manner: FaultPlan.Manner, before: Reply | undefined): Reply => {
+  switch (manner) {
+    case "cut":
+      return { ...reply, cut: true }
+    case "garbage":
+      return { ...reply, body: garbage(reply) }
+    case "html":
+      return { ...reply, ...page(0) }
+    case "huge":
+      return { ...reply, ...page(10_000_000) }
+    case "empty":
+      return { ...reply, body: "" }
+    case "mistyped":
+      return {
+        ...reply,
+        contentType: reply.contentType.includes("json") ? "application/x-protobuf" : "application/json"
+      }
+    case "mixup":
+      return before === undefined
+        ? { ...reply, body: garbage(reply) }
+        : { ...reply, body: before.body, contentType: before.contentType }
+  }
+}
 
 /** Answers any request; nothing that a client sends makes it fail. */
 export const dispatch = (world: World): ((request: ApiRequest) => Effect.Effect<Reply>) => {
@@ -122,6 +163,7 @@ export const dispatch = (world: World): ((request: ApiRequest) => Effect.Effect<
     const caller = { ...request, user: admitted.user }
     const { name } = route
     const refusal = name === undefined ? undefined : world.faults.request(name)
+    if (refusal === "drop") return Effect.succeed(dropped)
     if (refusal !== undefined) return Effect.succeed(burst(refusal))
     return route.handler(world, caller, parameters).pipe(
       Effect.map((reply) =>
@@ -135,12 +177,26 @@ export const dispatch = (world: World): ((request: ApiRequest) => Effect.Effect<
           Effect.logError("A request could not be handled", defect),
           json(500, { detail: `internal error: ${String(defect)}` })
         )
-      )
+      ),
+      Effect.flatMap((reply) => (name === undefined ? Effect.succeed(reply) : onItsWay(name, reply)))
     )
+  }
+
+  /** The newest reply of each kind, for those that are mixed up. */
+  const newest = new Map<FaultPlan.Request, Reply>()
+  const onItsWay = (name: FaultPlan.Request, reply: Reply): Effect.Effect<Reply> => {
+    if (name === "retrieve_future" && reply.finished !== true) return Effect.succeed(reply)
+    const { mangle, slow, trickle } = world.faults.reply(name, reply.audit ?? {})
+    const before = newest.get(name)
+    newest.set(name, reply)
+    const spoiled = mangle === undefined ? reply : mangled(reply, mangle.manner, before)
+    const paced = trickle === undefined ? spoiled : { ...spoiled, trickleMillis: trickle.millis }
+    return slow === undefined ? Effect.succeed(paced) : Effect.delay(Effect.succeed(paced), slow.millis)
   }
 
   return (request) =>
     Effect.suspend(() => {
+      if (world.faults.isCutOff) return Effect.succeed(record(request, undefined, dropped))
       const route = fixed.get(`${request.method} ${request.path}`)
       if (route !== undefined) return Effect.map(run(request, route, []), (reply) => record(request, route, reply))
       for (const [method, pattern, route] of patterns) {

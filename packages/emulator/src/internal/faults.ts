@@ -1,12 +1,14 @@
 /** The armed faults of a running emulator: who counts what, and what has fired. */
 import type { FiredFault } from "../EmulatorControl.ts"
 import type * as FaultPlan from "../FaultPlan.ts"
+import type { Of } from "./fault.ts"
 
 interface Armed {
   readonly fault: FaultPlan.Fault
   /** What this fault has counted since it was armed. */
   seen: number
   fired: number
+  readonly since: number
 }
 
 export interface Site {
@@ -16,18 +18,29 @@ export interface Site {
 }
 
 type Tag = FaultPlan.Fault["_tag"]
-type Of<T extends Tag> = Extract<FaultPlan.Fault, { readonly _tag: T }>
 
-type Counted = Of<"LoseResponse"> | Of<"DelayResult"> | Of<"ExpireFuture"> | Of<"SoftFail">
+/** Faults that fire at the n-th thing of one kind. */
+type Counted = Extract<FaultPlan.Fault, { readonly operation: string; readonly occurrence: number }>
 
-const timesOf = (fault: FaultPlan.Fault) => ("times" in fault ? (fault.times ?? 1) : 1)
+const timesOf = (fault: FaultPlan.Fault) =>
+  fault._tag === "HttpBurst" ? fault.count : "times" in fault ? (fault.times ?? 1) : 1
 
 /** What one accepted operation suffers. */
 export interface OperationFaults {
   readonly lose: boolean
   readonly delay: Of<"DelayResult"> | undefined
   readonly expire: boolean
+  readonly forget: boolean
   readonly softFail: Of<"SoftFail"> | undefined
+  readonly poison: Of<"Poison"> | undefined
+  readonly spoil: Of<"SpoilResult"> | undefined
+}
+
+/** What a reply suffers on its way, besides being lost. */
+export interface ReplyFaults {
+  readonly slow: Of<"SlowResponse"> | undefined
+  readonly trickle: Of<"Trickle"> | undefined
+  readonly mangle: Of<"MangleResponse"> | undefined
 }
 
 export class Faults {
@@ -42,7 +55,7 @@ export class Faults {
 
   /** Occurrences are counted from here on. */
   arm(plan: FaultPlan.FaultPlan): void {
-    for (const fault of plan.faults) this.armed.push({ fault, seen: 0, fired: 0 })
+    for (const fault of plan.faults) this.armed.push({ fault, seen: 0, fired: 0, since: this.now() })
   }
 
   private *of<T extends Tag>(tag: T): Generator<Armed & { readonly fault: Of<T> }> {
@@ -62,7 +75,7 @@ export class Faults {
     for (const armed of this.of(tag)) {
       // The compiler does not see that every tag of Counted names a member of Counted.
       const fault = armed.fault as Counted
-      if (fault.operation !== operation) continue
+      if (fault.operation !== operation && fault.operation !== "any") continue
       armed.seen++
       if (armed.seen < fault.occurrence || armed.fired >= timesOf(fault) || hit !== undefined) continue
       this.fire(armed, site)
@@ -71,22 +84,49 @@ export class Faults {
     return hit
   }
 
-  /** Counts a request as it comes in; a burst answers it instead of its handler. */
-  request(request: FaultPlan.Request): Of<"HttpBurst"> | undefined {
-    let hit: Of<"HttpBurst"> | undefined
-    for (const armed of this.of("HttpBurst")) {
-      if (armed.fault.operation !== request) continue
-      armed.seen++
-      if (armed.seen < armed.fault.occurrence || armed.fired >= armed.fault.count || hit !== undefined) continue
-      this.fire(armed, {})
-      hit = armed.fault
+  /** Whether anything gets through now. */
+  get isCutOff(): boolean {
+    for (const armed of this.of("Partition")) {
+      const { afterMillis, millis } = armed.fault
+      const since = this.now() - armed.since - afterMillis
+      if (since < 0 || since >= millis) continue
+      if (armed.fired === 0) this.fire(armed, {})
+      return true
     }
-    return hit
+    return false
+  }
+
+  /** What keeps everything waiting now, and for how long. */
+  get paused(): { readonly queueState: Of<"Pause">["queueState"]; readonly forMillis: number } | undefined {
+    for (const armed of this.of("Pause")) {
+      const { afterMillis, millis, queueState } = armed.fault
+      const since = this.now() - armed.since - afterMillis
+      if (since < 0 || since >= millis) continue
+      if (armed.fired === 0) this.fire(armed, {})
+      return { queueState, forMillis: millis - since }
+    }
+    return undefined
+  }
+
+  /** Counts a request as it comes in; a burst answers it instead of its handler, a drop leaves it without an answer. */
+  request(request: FaultPlan.Request): Of<"HttpBurst"> | "drop" | undefined {
+    const refusal = this.occurrence("HttpBurst", request, {})
+    if (refusal !== undefined) return refusal
+    return this.occurrence("DropRequest", request, {}) === undefined ? undefined : "drop"
   }
 
   /** Counts a reply that is about to leave and says whether it is lost on its way. */
   loses(request: FaultPlan.Request, site: Site): boolean {
     return this.occurrence("LoseResponse", request, site) !== undefined
+  }
+
+  /** Counts a reply that is about to leave. */
+  reply(request: FaultPlan.Request, site: Site): ReplyFaults {
+    return {
+      slow: this.occurrence("SlowResponse", request, site),
+      trickle: this.occurrence("Trickle", request, site),
+      mangle: this.occurrence("MangleResponse", request, site)
+    }
   }
 
   /** Counts a newly accepted operation. */
@@ -95,16 +135,24 @@ export class Faults {
       lose: this.loses(operation, site),
       delay: this.occurrence("DelayResult", operation, site),
       expire: this.occurrence("ExpireFuture", operation, site) !== undefined,
-      softFail: this.occurrence("SoftFail", operation, site)
+      forget: this.occurrence("ForgetFuture", operation, site) !== undefined,
+      softFail: this.occurrence("SoftFail", operation, site),
+      poison: this.occurrence("Poison", operation, site),
+      spoil: this.occurrence("SpoilResult", operation, site)
     }
   }
 
+  /** What is added to the total of a listing. */
+  total(list: "training_runs" | "checkpoints"): number {
+    return this.occurrence("WrongTotal", list, {})?.by ?? 0
+  }
+
   /** What happens to the model that is about to apply this step of its lineage. */
-  step(step: number, site: Site): "corrupt" | "loseSession" | undefined {
+  step(step: number, site: Site): "corrupt" | "corruptUnflagged" | "loseSession" | undefined {
     for (const armed of this.of("Corrupt")) {
       if (armed.fault.atStep !== step || armed.fired >= timesOf(armed.fault)) continue
       this.fire(armed, site)
-      return "corrupt"
+      return armed.fault.unflagged === true ? "corruptUnflagged" : "corrupt"
     }
     for (const armed of this.of("LoseSession")) {
       if (armed.fault.atStep !== step || armed.fired >= timesOf(armed.fault)) continue
@@ -128,9 +176,9 @@ export class Faults {
     return hit
   }
 
-  /** Fires the timed corruptions of a plan one by one; the caller keeps the time. */
-  timed(fault: Of<"CorruptAfter">, site: Site): void {
-    for (const armed of this.of("CorruptAfter")) {
+  /** Fires the timed faults of a plan one by one; the caller keeps the time. */
+  timed(fault: Of<"CorruptAfter"> | Of<"LoseSessionAfter">, site: Site): void {
+    for (const armed of this.of(fault._tag)) {
       if (armed.fault !== fault || armed.fired > 0) continue
       this.fire(armed, site)
       return

@@ -7,7 +7,13 @@ export type Category = "user" | "server" | "unknown"
 
 export type Result =
   | { readonly _tag: "Json"; readonly body: Readonly<Record<string, unknown>> }
-  | { readonly _tag: "Output"; readonly json: () => unknown; readonly protobuf: () => Uint8Array }
+  | {
+      readonly _tag: "Output"
+      readonly json: () => unknown
+      readonly protobuf: () => Uint8Array
+      /** The same with a loss that is `factor` times what it is, or, without one, with no numbers in it. */
+      readonly spoiled?: (factor: number | undefined) => Result
+    }
   | { readonly _tag: "Failed"; readonly error: string; readonly category: Category }
 
 /** Who a promise was given to. Without a number: to nobody's sequence. */
@@ -21,6 +27,8 @@ export interface Place {
   readonly samples?: number
 }
 
+export type QueueState = "active" | "paused_capacity" | "paused_rate_limit"
+
 export interface Future {
   readonly id: string
   readonly operation: FaultPlan.Operation
@@ -31,7 +39,9 @@ export interface Future {
   result: Result | undefined
   /** The future answers 410 from now on. */
   expired: boolean
-  queueState: "active" | "paused_capacity" | "paused_rate_limit"
+  queueState: QueueState | "alternating"
+  /** Polls that were told to try again. */
+  unanswered: number
   settledAt: number
 }
 
@@ -63,6 +73,7 @@ export class Futures {
       result: undefined,
       expired: false,
       queueState: "active",
+      unanswered: 0,
       settledAt: 0
     }
     this.byId.set(future.id, future)

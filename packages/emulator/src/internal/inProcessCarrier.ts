@@ -31,6 +31,8 @@ class Response extends Inspectable.Class implements HttpClientResponse.HttpClien
   readonly cookies = Cookies.empty
   readonly remoteAddress = Option.none<string>()
   private readonly bytes: Uint8Array
+  /** Before the body is there: it comes slowly, or breaks off. */
+  private readonly received: Effect.Effect<void, HttpClientError>
 
   constructor(request: HttpClientRequest.HttpClientRequest, url: URL, reply: Reply) {
     super()
@@ -38,6 +40,14 @@ class Response extends Inspectable.Class implements HttpClientResponse.HttpClien
     this.url = url.href
     this.status = reply.status
     this.bytes = typeof reply.body === "string" ? encoder.encode(reply.body) : reply.body
+    this.received =
+      reply.cut === true
+        ? Effect.fail(
+            new HttpClientError({ reason: new TransportError({ request, description: "the body broke off" }) })
+          )
+        : reply.trickleMillis === undefined
+          ? Effect.void
+          : Effect.sleep(reply.trickleMillis * this.bytes.byteLength)
     this.headers = Headers.fromInput({
       "content-type": reply.contentType,
       "content-length": `${this.bytes.byteLength}`,
@@ -56,25 +66,26 @@ class Response extends Inspectable.Class implements HttpClientResponse.HttpClien
   }
 
   get text() {
-    return Effect.sync(() => decoder.decode(this.bytes))
+    return Effect.map(this.received, () => decoder.decode(this.bytes))
   }
 
   get json(): Effect.Effect<Schema.Json, HttpClientError> {
-    return Effect.try({
+    const parsed = Effect.try({
       // The type of JSON.parse is any; what it returns is JSON.
       try: () => (this.bytes.length === 0 ? null : (JSON.parse(decoder.decode(this.bytes)) as Schema.Json)),
       catch: (cause) =>
         new HttpClientError({ reason: new DecodeError({ request: this.request, response: this, cause }) })
     })
+    return Effect.andThen(this.received, parsed)
   }
 
   get arrayBuffer(): Effect.Effect<ArrayBuffer, HttpClientError> {
     // A copy by hand: `slice` of a Node Buffer, which a body may be, shares the memory of its pool.
-    return Effect.sync(() => new Uint8Array(this.bytes).buffer)
+    return Effect.map(this.received, () => new Uint8Array(this.bytes).buffer)
   }
 
   get stream() {
-    return Stream.succeed(this.bytes)
+    return Stream.fromEffect(Effect.as(this.received, this.bytes))
   }
 
   get urlParamsBody() {

@@ -5,6 +5,7 @@
  * connections a moment, then cuts them, so that it always ends.
  */
 import * as NodeHttp from "node:http"
+import type { Socket } from "node:net"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import * as Effect from "effect/Effect"
@@ -49,6 +50,44 @@ const toResponse = (reply: Reply): HttpServerResponse.HttpServerResponse => {
     : HttpServerResponse.uint8Array(reply.body, options)
 }
 
+const headOf = ({ body, contentType, headers, status }: Reply): string => {
+  const fields = Object.entries({
+    "content-type": contentType,
+    "content-length": `${Buffer.byteLength(body)}`,
+    connection: "close",
+    ...headers
+  })
+  const reason = NodeHttp.STATUS_CODES[status] ?? ""
+  return `HTTP/1.1 ${status} ${reason}\r\n${fields.map(([name, value]) => `${name}: ${value}\r\n`).join("")}\r\n`
+}
+
+const write = (socket: Socket, bytes: string | Uint8Array): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    if (socket.destroyed) resume(Effect.void)
+    else socket.write(bytes, () => resume(Effect.void))
+  })
+
+/** The head and the first half of the body, then the end of the connection. */
+const breakOff = Effect.fnUntraced(function* (socket: Socket, reply: Reply) {
+  const body = Buffer.from(reply.body)
+  yield* write(socket, headOf(reply))
+  yield* write(socket, body.subarray(0, body.length >> 1))
+  socket.destroy()
+})
+
+const trickle = Effect.fnUntraced(function* (socket: Socket, reply: Reply, millis: number) {
+  yield* write(socket, headOf(reply))
+  for (const byte of Buffer.from(reply.body)) {
+    if (socket.destroyed) break
+    yield* Effect.sleep(millis)
+    yield* write(socket, Uint8Array.of(byte))
+  }
+  yield* Effect.callback<void>((resume) => {
+    if (socket.destroyed) resume(Effect.void)
+    else socket.end(() => resume(Effect.sync(() => void socket.destroy())))
+  })
+})
+
 /** Real milliseconds: a connection does not know the Clock service. */
 const drainMillis = 250
 
@@ -79,7 +118,11 @@ export const serve = Effect.fnUntraced(function* (options: {
       const request = yield* HttpServerRequest.HttpServerRequest
       const received = toRequest(request, yield* request.arrayBuffer)
       const reply = received === undefined ? malformed : yield* handle(received)
-      if (reply.dropped === true) NodeHttpServerRequest.toIncomingMessage(request).socket.destroy()
+      const { socket } = NodeHttpServerRequest.toIncomingMessage(request)
+      if (reply.dropped === true) socket.destroy()
+      else if (reply.cut === true) yield* breakOff(socket, reply)
+      else if (reply.trickleMillis !== undefined) yield* trickle(socket, reply, reply.trickleMillis)
+      // A socket that was written to by hand is closed by now, and takes nothing more.
       return toResponse(reply)
     })
   )

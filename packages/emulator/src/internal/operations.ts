@@ -66,29 +66,50 @@ export const pass =
         model.gradients.push(digests)
         model.datums += batch.data.length
       }
-      const output = {
-        lossFnOutputType: "TorchLossReturn",
-        lossFnOutputs: result.logprobs.map((values, i) => ({
+      return passResult(
+        result.loss,
+        result.logprobs.map((values, i) => ({
           logprobs: {
             dtype: "float32" as const,
             data: Float32Array.from(values),
             shape: batch.data[i]?.lossFnInputs["target_tokens"]?.shape ?? [values.length]
           }
-        })),
-        metrics: { "loss:sum": result.loss }
-      }
-      return {
-        _tag: "Output",
-        protobuf: () => Protobuf.encodeForwardBackwardOutput(output),
-        json: () => ({
-          loss_fn_output_type: output.lossFnOutputType,
-          loss_fn_outputs: output.lossFnOutputs.map(({ logprobs }) => ({
-            logprobs: { ...logprobs, data: Array.from(logprobs.data, (x) => (Number.isFinite(x) ? x : null)) }
-          })),
-          metrics: output.metrics
-        })
-      }
+        }))
+      )
     })
+
+const passResult = (
+  loss: number,
+  lossFnOutputs: ReadonlyArray<{
+    readonly logprobs: {
+      readonly dtype: "float32"
+      readonly data: Float32Array
+      readonly shape: ReadonlyArray<number>
+    }
+  }>
+): Result => {
+  const output = { lossFnOutputType: "TorchLossReturn", lossFnOutputs, metrics: { "loss:sum": loss } }
+  return {
+    _tag: "Output",
+    protobuf: () => Protobuf.encodeForwardBackwardOutput(output),
+    json: () => ({
+      loss_fn_output_type: output.lossFnOutputType,
+      loss_fn_outputs: lossFnOutputs.map(({ logprobs }) => ({
+        logprobs: { ...logprobs, data: Array.from(logprobs.data, (x) => (Number.isFinite(x) ? x : null)) }
+      })),
+      metrics: output.metrics
+    }),
+    spoiled: (factor) =>
+      factor === undefined
+        ? passResult(
+            Number.NaN,
+            lossFnOutputs.map(({ logprobs }) => ({
+              logprobs: { ...logprobs, data: logprobs.data.map(() => Number.NaN) }
+            }))
+          )
+        : passResult(loss * factor, lossFnOutputs)
+  }
+}
 
 export const optimStep =
   (world: World, adam: AdamParams): Work =>
@@ -97,8 +118,8 @@ export const optimStep =
       const state = yield* trainee(model)
       const step = model.run.ledger.length
       const fault = world.faults.step(step, { modelId: model.id, seqId })
-      if (fault === "corrupt") {
-        yield* world.poison(model)
+      if (fault === "corrupt" || fault === "corruptUnflagged" || model.tainted) {
+        yield* world.poison(model, fault === "corruptUnflagged")
         return yield* Effect.fail(failed(corrupted(model.id), "server"))
       }
       if (fault === "loseSession") {
@@ -193,8 +214,9 @@ export const saveWeights =
         const stored = yield* storeFiles(world, { id, snapshot, meta: { steps } })
         sizeBytes = stored.sizeBytes
         if (damage === "truncated") yield* Effect.mapError(world.store.truncate(id), storageTrouble)
-        if (damage === "missing") yield* Effect.mapError(world.store.remove(id), storageTrouble)
+        if (damage === "missing" || damage === "empty") yield* Effect.mapError(world.store.remove(id), storageTrouble)
       }
+      if (damage === "empty") sizeBytes = 0
       if (damage === "truncated") sizeBytes = Math.floor(sizeBytes / 2)
       world.charge(world.consumer(model.session, run.baseModel), { type: "checkpoint", count: 1 })
       yield* enter(world, run, "weights", options, { sizeBytes, steps, damage: damage ?? null })
@@ -275,6 +297,16 @@ export const findCheckpoint = (
       (checkpoint.expiresAt === null || checkpoint.expiresAt > world.now())
   )
 
+/** The same with one weight that is wrong by 1, in a factor that shows at once. */
+const altered = (snapshot: LanguageModel.Snapshot): LanguageModel.Snapshot => {
+  const factors = Object.entries(snapshot.factors)
+  const [name, values] = factors.find(([name]) => name.endsWith(".lora_B.weight")) ?? factors[0] ?? []
+  if (name === undefined || values === undefined) return snapshot
+  const changed = values.slice()
+  changed[0] = (changed[0] ?? 0) + 1
+  return { ...snapshot, factors: { ...snapshot.factors, [name]: changed } }
+}
+
 export const loadWeights =
   (world: World, options: { readonly source: Run; readonly name: string; readonly optimizer: boolean }): Work =>
   (model) =>
@@ -283,15 +315,17 @@ export const loadWeights =
       const path = CheckpointPath.format({ runId: source.id, kind: "weights", name })
       const record = findCheckpoint(world, source, "weights", name)
       if (record === undefined) return yield* Effect.fail(failed(`Checkpoint ${path} does not exist`, "user"))
-      const idleDamage = record.damage === "missing" || record.damage === "truncated"
+      const idleDamage = record.damage === "missing" || record.damage === "truncated" || record.damage === "empty"
       if (world.settings.compute === "none") {
         if (idleDamage) return yield* Effect.fail(failed(`Checkpoint ${path} is damaged: ${record.damage}`, "server"))
         model.trainee = idle(world, model.run)
       } else {
         const stored = yield* Effect.mapError(world.store.load(storeId(source.id, "weights", name)), storageTrouble)
-        model.trainee = yield* Compute.restore(stored.snapshot, { optimizer: options.optimizer })
+        const snapshot = record.damage === "altered" ? altered(stored.snapshot) : stored.snapshot
+        model.trainee = yield* Compute.restore(snapshot, { optimizer: options.optimizer })
       }
       model.run.ledger = source.ledger.slice(0, record.steps)
+      model.tainted = record.damage === "poisonedOnStep"
       if (record.damage === "poisonedOnLoad") yield* world.poison(model)
       else yield* world.persist(model.run)
       return body({ path, model_id: model.id, type: "load_weights" })

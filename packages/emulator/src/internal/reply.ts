@@ -33,16 +33,27 @@ export interface Reply {
   readonly audit?: Audit
   /** The connection is dropped in place of this reply. */
   readonly dropped?: boolean
+  /** The connection breaks in the middle of the body. */
+  readonly cut?: boolean
+  /** Between one byte of the body and the next. */
+  readonly trickleMillis?: number
+  /** It carries the result of an operation, good or bad. */
+  readonly finished?: boolean
 }
 
-export const json = (status: number, value: unknown, more?: Pick<Reply, "headers" | "audit" | "dropped">): Reply => ({
+export const json = (
+  status: number,
+  value: unknown,
+  more?: Pick<Reply, "headers" | "audit" | "dropped" | "finished">
+): Reply => ({
   status,
   contentType: "application/json",
   body: JSON.stringify(value),
   ...more
 })
 
-export const ok = (value: unknown, more?: Pick<Reply, "headers" | "audit" | "dropped">): Reply => json(200, value, more)
+export const ok = (value: unknown, more?: Pick<Reply, "headers" | "audit" | "dropped" | "finished">): Reply =>
+  json(200, value, more)
 
 /** A request that is answered with an error status. */
 export class Refused extends Data.TaggedError("Refused")<{

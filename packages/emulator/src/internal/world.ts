@@ -22,7 +22,7 @@ import { type Consumer, Usage, type UsageInfo } from "./usage.ts"
 import { failed, type OperationFailed, type Trainee } from "./compute.ts"
 import * as Digest from "./digest.ts"
 import { Faults, type OperationFaults } from "./faults.ts"
-import { type Future, Futures, type Result } from "./futures.ts"
+import { type Future, Futures, type QueueState, type Result } from "./futures.ts"
 import { Gate, type GateSettings } from "./gate.ts"
 import { type Audit, json, ok, refused, type Refused, type Reply } from "./reply.ts"
 import { Sequence } from "./sequence.ts"
@@ -89,6 +89,10 @@ export interface Model {
   datums: number
   running: boolean
   unloaded: boolean
+  /** Can do no more, and its run is not flagged. */
+  broken: boolean
+  /** Was loaded from a checkpoint that corrupts it at its first step. */
+  tainted: boolean
   lastUsed: number
 }
 
@@ -99,6 +103,12 @@ export interface Settings {
   readonly retentionMillis: number
   readonly gate: GateSettings
   readonly compute: "model" | "none"
+  /** What a poll for a result that is not there yet is answered with. */
+  readonly pendingReply: "try_again" | "408"
+  /** Results of more bytes are first told by their size, to those who allow it. */
+  readonly metadataOnlyAbove: number
+  /** Samples that are drawn at the same time; more are refused with 429. */
+  readonly samplingCapacity: number
   /** How long archives and traces take to be made. */
   readonly buildMillis: number
   readonly archiveReply: "redirect" | "json"
@@ -128,6 +138,7 @@ export class World {
   readonly telemetry: Array<TelemetryRecord> = []
   readonly usage = new Usage()
   readonly downloads: Downloads
+  private sampling = 0
   private readonly built = new Map<string, number>()
   readonly now: () => number
   private readonly scope: Scope.Scope
@@ -291,6 +302,8 @@ export class World {
       datums: 0,
       running: false,
       unloaded: false,
+      broken: false,
+      tainted: false,
       lastUsed: this.now()
     }
     session.models.set(modelSeqId, model)
@@ -318,10 +331,15 @@ export class World {
     model.gradients = []
   }
 
-  /** Flags a model's run corrupted and fails what it still had to do. */
-  poison(model: Model): Effect.Effect<void> {
+  /** Flags a model's run corrupted, unless nobody shall see it, and fails what it still had to do. */
+  poison(model: Model, unflagged = false): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (model.run.corrupted) return Effect.void
+      if (deathOf(model) !== undefined) return Effect.void
+      if (unflagged) {
+        model.broken = true
+        this.failWaiting(model, broken(model.id))
+        return Effect.void
+      }
       model.run.corrupted = true
       this.failWaiting(model, corrupted(model.id))
       return this.persist(model.run)
@@ -410,6 +428,11 @@ export class World {
       : Effect.succeed(sampler)
   }
 
+  /** Whether there is room for another sample. */
+  get hasRoom(): boolean {
+    return this.sampling < this.settings.samplingCapacity
+  }
+
   /** Accepts a sample. Samples have no order: each is drawn at once, taking turns with everything else. */
   submitSample(request: {
     readonly audit: Audit
@@ -431,11 +454,15 @@ export class World {
       const future = this.futures.create("asample", this.now(), { ...place, user, samples }, id)
       register(future)
       const op: Op = { operation: "asample", seqId: seqId ?? -1, future, faults, work: undefined }
-      const run = this.outcome(op, work(future.id))
-      return Effect.as(
-        this.background(Effect.flatMap(run, (result) => this.finish(op, result))),
-        submitted(future, audit, faults.lose)
-      )
+      const draw: Effect.Effect<void> = Effect.suspend(() => {
+        const { paused } = this.faults
+        if (paused !== undefined) return Effect.andThen(Effect.sleep(paused.forMillis), draw)
+        if (faults.forget) return this.forget(op)
+        return Effect.flatMap(this.outcome(op, work(future.id)), (result) => this.finish(op, result))
+      })
+      const drawn = Effect.sync(() => void this.sampling--)
+      this.sampling++
+      return Effect.as(this.background(Effect.ensuring(draw, drawn)), submitted(future, audit, faults.lose))
     })
   }
 
@@ -461,6 +488,8 @@ export class World {
 
   private drive(model: Model): Effect.Effect<void> {
     const next: Effect.Effect<void> = Effect.suspend(() => {
+      const { paused } = this.faults
+      if (paused !== undefined) return Effect.andThen(Effect.sleep(paused.forMillis), next)
       const op = deathOf(model) === undefined ? model.sequence.take() : undefined
       if (op === undefined) {
         model.running = false
@@ -472,22 +501,45 @@ export class World {
   }
 
   private execute(model: Model, op: Op): Effect.Effect<void> {
+    const { forget, poison } = op.faults
     const { work } = op
     op.work = undefined
+    if (forget) return this.forget(op)
+    const when = poison === undefined ? undefined : (poison.when ?? "before")
+    const harm = this.poison(model, poison?.unflagged)
     const run: Effect.Effect<Result, OperationFailed> =
       work === undefined
         ? Effect.fail(failed(`${op.operation} was executed before`, "server"))
         : Effect.suspend(() => work(model, op.seqId))
-    return Effect.flatMap(this.outcome(op, run), (result) => this.deliver(model, op, result))
+    const outcome =
+      when === "before"
+        ? Effect.as(harm, dead(model))
+        : when === "during"
+          ? Effect.andThen(
+              Effect.andThen(this.outcome(op, run), harm),
+              Effect.sync(() => dead(model))
+            )
+          : this.outcome(op, run)
+    return Effect.flatMap(outcome, (result) => this.deliver(model, op, result, when === "after" ? harm : Effect.void))
+  }
+
+  private forget(op: Op): Effect.Effect<void> {
+    return Effect.sync(() => {
+      op.future.expired = true
+      this.settle(op, { _tag: "Failed", error: "it was forgotten", category: "server" })
+    })
   }
 
   private outcome(op: Op, work: Effect.Effect<Result, OperationFailed>): Effect.Effect<Result> {
-    const { softFail } = op.faults
+    const { softFail, spoil } = op.faults
     const run: Effect.Effect<Result, OperationFailed> =
       softFail === undefined
         ? work
         : Effect.fail(failed(`${op.operation} failed by request of the fault plan`, softFail.category ?? "server"))
     return run.pipe(
+      Effect.map((result) =>
+        spoil !== undefined && result._tag === "Output" ? (result.spoiled?.(spoil.factor) ?? result) : result
+      ),
       Effect.catch((failure) =>
         Effect.succeed<Result>({ _tag: "Failed", error: failure.error, category: failure.category })
       ),
@@ -497,12 +549,13 @@ export class World {
     )
   }
 
-  // A model may have died while its operation ran; then the operation has not happened.
-  private deliver(model: Model, op: Op, result: Result): Effect.Effect<void> {
+  /** `harm` comes to the model between the end of its operation and the moment when anybody hears of it. */
+  private deliver(model: Model, op: Op, result: Result, harm: Effect.Effect<void>): Effect.Effect<void> {
+    // A model may have died while its operation ran; then the operation has not happened.
     // A checkpoint that poisons its model was loaded all the same.
     const loaded = op.operation === "load_weights" && !model.unloaded
-    const dead = loaded ? undefined : deathOf(model)
-    return this.finish(op, dead === undefined ? result : { _tag: "Failed", error: dead, category: "server" })
+    const final = loaded || deathOf(model) === undefined ? result : dead(model)
+    return Effect.flatMap(harm, () => this.finish(op, final))
   }
 
   private finish(op: Op, result: Result): Effect.Effect<void> {
@@ -532,21 +585,38 @@ export class World {
   }
 
   /** Waits for a result as long as a poll may take. */
-  retrieve(requestId: string, user: string, protobuf: boolean): Effect.Effect<Reply, Refused> {
+  retrieve(
+    requestId: string,
+    user: string,
+    wants: { readonly protobuf: boolean; readonly metadataOnly: boolean }
+  ): Effect.Effect<Reply, Refused> {
     return Effect.suspend(() => {
       const future = this.futures.find(requestId, this.now())
-      if (typeof future === "object" && this.ownerOf(future) !== user) return Effect.fail(noAccess(future.place))
       if (future === "unknown") return Effect.fail(refused(404, `Request ${requestId} not found`))
-      if (future === "gone") return Effect.fail(refused(410, `The result of request ${requestId} is gone`))
-      if (future.result !== undefined) return Effect.succeed(this.result(future, future.result, protobuf))
+      if (future === "gone") return Effect.fail(gone(requestId))
+      if (this.ownerOf(future) !== user) return Effect.fail(noAccess(future.place))
+      const reply = (result: Result) => Effect.succeed(this.result(future, result, wants))
+      if (future.result !== undefined) return reply(future.result)
       return Deferred.await(future.settled).pipe(
         Effect.timeoutOption(this.settings.longPollMillis),
         Effect.flatMap(() => {
-          if (future.expired) return Effect.fail(refused(410, `The result of request ${requestId} is gone`))
-          if (future.result !== undefined) return Effect.succeed(this.result(future, future.result, protobuf))
-          return Effect.succeed(ok({ type: "try_again", request_id: future.id, queue_state: future.queueState }))
+          if (future.expired) return Effect.fail(gone(requestId))
+          return future.result === undefined ? Effect.succeed(this.pending(future)) : reply(future.result)
         })
       )
+    })
+  }
+
+  private pending(future: Future): Reply {
+    const { id, queueState } = future
+    const turn = future.unanswered++ % 2 === 0 ? "paused_rate_limit" : "active"
+    const state = this.faults.paused?.queueState ?? (queueState === "alternating" ? turn : queueState)
+    const reason = pauseReasons[state]
+    return json(this.settings.pendingReply === "408" ? 408 : 200, {
+      type: "try_again",
+      request_id: id,
+      queue_state: state,
+      ...(reason === undefined ? {} : { queue_state_reason: reason })
     })
   }
 
@@ -558,20 +628,34 @@ export class World {
     )
   }
 
-  private result(future: Future, result: Result, protobuf: boolean): Reply {
+  private result(
+    future: Future,
+    result: Result,
+    wants: { readonly protobuf: boolean; readonly metadataOnly: boolean }
+  ): Reply {
     const { samples: _, user: __, ...audit } = future.place
-    const more = { audit, dropped: this.faults.loses("retrieve_future", audit) }
-    switch (result._tag) {
-      case "Failed":
-        return ok({ error: result.error, category: result.category }, more)
-      case "Json":
-        return ok(result.body, more)
-      case "Output":
-        return protobuf
-          ? { status: 200, contentType: "application/x-protobuf", body: result.protobuf(), ...more }
-          : ok(result.json(), more)
+    const size = (reply: Reply) => Buffer.byteLength(reply.body)
+    const whole =
+      result._tag === "Failed"
+        ? ok({ error: result.error, category: result.category })
+        : result._tag === "Json"
+          ? ok(result.body)
+          : wants.protobuf
+            ? { status: 200, contentType: "application/x-protobuf", body: result.protobuf() }
+            : ok(result.json())
+    if (wants.metadataOnly && result._tag === "Output" && size(whole) > this.settings.metadataOnlyAbove) {
+      return ok({ status: "complete_metadata", response_payload_size: size(whole) }, { audit })
     }
+    return { ...whole, audit, finished: true, dropped: this.faults.loses("retrieve_future", audit) }
   }
+}
+
+const gone = (requestId: string): Refused => refused(410, `The result of request ${requestId} is gone`)
+
+const pauseReasons: Readonly<Record<QueueState, string | undefined>> = {
+  active: undefined,
+  paused_capacity: "there is no capacity for this request at the moment",
+  paused_rate_limit: "too many requests at the moment"
 }
 
 /** Clients of later versions want a name for every sequence of a sample before there is one. */
@@ -586,12 +670,24 @@ export const submitted = (future: Future, audit: Audit, dropped: boolean): Reply
 }
 
 /** What is said of every operation of a model that can do no more. */
-const deathOf = (model: Model): string | undefined =>
-  model.unloaded ? notLoaded(model.id) : model.run.corrupted ? corrupted(model.id) : undefined
+const deathOf = (model: Model): string | undefined => {
+  if (model.unloaded) return notLoaded(model.id)
+  if (model.run.corrupted) return corrupted(model.id)
+  return model.broken ? broken(model.id) : undefined
+}
 
 /** Somebody else's. */
 export const noAccess = (audit?: Audit): Refused => refused(403, "You do not have access to this model", audit)
 
 export const notLoaded = (modelId: string) => `Model ${modelId} not loaded`
+
+/** The result of an operation of a model that can do no more. */
+const dead = (model: Model): Result => ({
+  _tag: "Failed",
+  error: deathOf(model) ?? "it ended",
+  category: "server"
+})
+
+const broken = (modelId: string) => `Model ${modelId} failed before; nothing more can be done with it`
 
 export const corrupted = (modelId: string) => `Model ${modelId} is corrupted; nothing more can be done with it`

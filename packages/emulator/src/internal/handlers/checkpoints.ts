@@ -66,7 +66,7 @@ export const trainingRuns: Handler = (world, request) =>
       .toSorted((a, b) => b.createdAt - a.createdAt)
     return ok({
       training_runs: runs.slice(offset, offset + limit).map((run) => runWire(world, run)),
-      cursor: { offset, limit, total_count: runs.length }
+      cursor: { offset, limit, total_count: Math.max(0, runs.length + world.faults.total("training_runs")) }
     })
   })
 
@@ -86,7 +86,7 @@ export const checkpoints: Handler = (world, request) =>
       .toSorted((a, b) => b.savedAt - a.savedAt)
     return ok({
       checkpoints: all.slice(offset, offset + limit).map(({ wire }) => wire),
-      cursor: { offset, limit, total_count: all.length }
+      cursor: { offset, limit, total_count: Math.max(0, all.length + world.faults.total("checkpoints")) }
     })
   })
 

@@ -192,6 +192,9 @@ export const asample: Handler = (world, request) =>
     if (body.numSamples > maxSamples) {
       return yield* Effect.fail(refused(400, `num_samples is ${body.numSamples}; at most ${maxSamples} here`, audit))
     }
+    if (!world.hasRoom) {
+      return yield* Effect.fail(refused(429, "Too many samples are being drawn; send this one again later", audit))
+    }
     return yield* world.submitSample({
       audit,
       samples: body.numSamples,

@@ -93,5 +93,8 @@ export const optimStep: Handler = (world, request) =>
 const readRetrieve = jsonBody(Json.RetrieveFutureRequest)
 export const retrieveFuture: Handler = (world, request) =>
   Effect.flatMap(readRetrieve(request), (body) =>
-    world.retrieve(body.request_id, request.user, request.header("accept")?.includes(Headers.protobuf) === true)
+    world.retrieve(body.request_id, request.user, {
+      protobuf: request.header("accept")?.includes(Headers.protobuf) === true,
+      metadataOnly: body.allow_metadata_only
+    })
   )

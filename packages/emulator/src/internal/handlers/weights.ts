@@ -93,6 +93,10 @@ export const locate = (
     if (run === undefined || record === undefined) {
       return Effect.fail(refused(404, `Checkpoint ${path} does not exist`))
     }
+    if (record.damage === "vanishing") {
+      const missing = refused(404, `Checkpoint ${path} does not exist`)
+      return Effect.andThen(world.removeCheckpoint(run, record), Effect.fail(missing))
+    }
     if (run.owner === user || record.public) return Effect.succeed({ run, record })
     if (accessToken == null) return Effect.fail(noAccess())
     const bearer = world.gate.userOf(accessToken, true)

@@ -30,7 +30,7 @@ const sample = await sampled(import.meta, {
 
 export const benches: Benches = {
   ring: (options) => {
-    const hops = options.quick ? 200_000 : 1_000_000
+    const hops = options.quick ? 400_000 : 4_000_000
     return compare({
       benches: ["ring"],
       unit: "hops/s",
@@ -39,7 +39,7 @@ export const benches: Benches = {
       ours: sample("ours", hops),
       peers: [
         ...otp("ring", hops, { target: { atLeast: 4 } }),
-        { name: EffectActor.name, sample: sample("effect", hops / 4) }
+        { name: EffectActor.name, sample: sample("effect", hops / 40) }
       ]
     })
   }

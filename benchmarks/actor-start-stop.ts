@@ -37,7 +37,7 @@ export const benches: Benches = {
       ours: sample("ours", count),
       peers: [
         ...otp("start-stop", count, { variant: "without supervisor", target: { atLeast: 8 } }),
-        { name: EffectActor.name, sample: sample("effect", count) }
+        { name: EffectActor.name, sample: sample("effect", count / 5) }
       ]
     })
   }

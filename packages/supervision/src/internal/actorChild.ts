@@ -59,10 +59,10 @@ export class ActorChild extends Addressee {
   }
 
   definition: Definition
+  private finished: AnyExit | undefined = undefined
   private arg: unknown
   /** The handler, or the init, that is suspended. */
   private fiber: AnyFiber | undefined = undefined
-  private finished: AnyExit | undefined = undefined
   private scope: Scope.Closeable | undefined = undefined
   private handlers: Context.Context<never> | undefined = undefined
   private place: Place | undefined = undefined
@@ -418,32 +418,36 @@ export class ActorChild extends Addressee {
       if (outcome !== undefined) return outcome
     }
     incarnation.life?.touched(message)
-    this.current = message
     turn.span = message.span
     let out: unknown
     try {
       out = operation.run(incarnation, message.payload)
     } catch (error) {
-      if (this.incarnation !== incarnation) return false
+      if (this.incarnation !== incarnation) return this.overtaken(message)
+      this.current = message
       return this.settle(incarnation, message, Exit.die(error))
     }
+    if (this.incarnation !== incarnation) return this.overtaken(message)
     // most handlers only change the state, or pass something on
-    if (out === undefined && !operation.reply) {
-      this.current = undefined
-      return this.incarnation === incarnation
-    }
+    if (out === undefined && !operation.reply) return true
     if (sent(out)) {
-      this.current = undefined
       if (operation.reply) this.reply(message, Exit.void)
-      return this.incarnation === incarnation
+      return true
     }
-    if (!Effect.isEffect(out)) {
-      if (this.incarnation !== incarnation) return false
-      this.current = undefined
-      return !operation.reply || this.answer(incarnation, message, out)
-    }
+    if (!Effect.isEffect(out)) return !operation.reply || this.answer(incarnation, message, out)
+    this.current = message
     const exit = Exit.isExit(out) ? out : this.run(incarnation, message, out as AnyEffect) // services: as for init
     return exit !== undefined && this.settle(incarnation, message, exit)
+  }
+
+  /** The incarnation ended while its handler was on the stack: the handler ran something that ended it. */
+  private overtaken(message: Message): false {
+    const ended = this.status === "stopped" || this.status === "stopping"
+    const reason = ended ? ExitReason.shutdown : (this.lastExit ?? ExitReason.shutdown)
+    const kept = !ended && this.definition.acrossRestart !== "drop" && this.keep(message, reason)
+    if (kept) this.ready()
+    else if (message.operation.reply) this.refuse(message, reason)
+    return false
   }
 
   /** Looks at a message that is not for just any incarnation; undefined when it is to be handled like the others. */

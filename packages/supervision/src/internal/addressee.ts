@@ -41,8 +41,9 @@ type Activity = "idle" | "queued" | "busy"
 export abstract class Addressee extends Mailbox implements Runnable, Busy, Target {
   protected incarnation: Incarnation | undefined = undefined
   protected activity: Activity = "idle"
-  current: Message | undefined = undefined
   nextReady: Runnable | undefined = undefined
+  /** The message whose handler is suspended, or is just being settled. */
+  current: Message | undefined = undefined
 
   abstract readonly definition: Definition
 

@@ -118,11 +118,9 @@ export class Extras {
  * of the start, then `activate`; `halt` at any time; `release` once it is known that nothing will start it again.
  */
 export abstract class Child {
-  readonly owner: Owner
   readonly id: string
   settings: Settings
   context: Context.Context<never>
-  status: Status = "starting"
   generation = 0
   /** When the present incarnation came up, in whole milliseconds of the system's clock. */
   since = 0
@@ -131,6 +129,9 @@ export abstract class Child {
   /** Its neighbours among the children of a dynamic supervisor. */
   older: Child | undefined = undefined
   younger: Child | undefined = undefined
+  // what every message looks at comes last, beside the mailbox, because fields lie in memory as they are declared
+  readonly owner: Owner
+  status: Status = "starting"
   extras: Extras | undefined = undefined
 
   constructor(owner: Owner, blueprint: Blueprint, context: Context.Context<never>) {

@@ -91,6 +91,16 @@ class Refused {
   }
 }
 
+const calling =
+  (actor: Addressee, operation: Operation, list: DeadlineList | undefined) =>
+  (payload: unknown): AnyEffect =>
+    new Call(actor, operation, payload, list)
+
+const casting = (actor: Addressee, operation: Operation, list: DeadlineList | undefined) => {
+  const bare = new Cast(actor, operation, undefined, list)
+  return (payload: unknown): AnyEffect => (payload === undefined ? bare : new Cast(actor, operation, payload, list))
+}
+
 /** The client objects are made at the first use: a ref that only travels costs nothing but itself. */
 class Ref {
   readonly #actor: Addressee
@@ -131,8 +141,7 @@ class Ref {
       const list = this.#list
       const client: Client = (this.#call = {})
       for (const handler of actor.definition.calls) {
-        const operation = this.#bound(handler)
-        client[operation.name] = (payload) => new Call(actor, operation, payload, list)
+        client[handler.name] = calling(actor, this.#bound(handler), list)
       }
     }
     return this.#call
@@ -144,9 +153,7 @@ class Ref {
       const list = this.#list
       const client: Client = (this.#cast = {})
       for (const handler of actor.definition.casts) {
-        const operation = this.#bound(handler)
-        const bare = new Cast(actor, operation, undefined, list)
-        client[operation.name] = (payload) => (payload === undefined ? bare : new Cast(actor, operation, payload, list))
+        client[handler.name] = casting(actor, this.#bound(handler), list)
       }
     }
     return this.#cast

@@ -10,8 +10,9 @@
  *   `stateHash`, bit for bit;
  * - **EM3** every fault of the plan fires where it says, as often as it says, and is listed in `control.firedFaults`;
  * - **EM4** a corrupted run is flagged before any client sees an operation of it fail, and stays so;
- * - **EM5** checkpoints and the table of runs in `directory` outlive the process. Models do not: a request on one that died
- *   with its process, or with its session, is answered "not loaded".
+ * - **EM5** checkpoints, the table of runs and finished results in `directory` outlive the process, also one that is killed; a
+ *   result that was not finished answers 410. Models and sessions do not: a request on a model that died with its process, or
+ *   with its session, is answered "not loaded".
  *
  * Not guaranteed: anything about the real service that is not public. Where its documentation is silent the choice made here
  * is the strict one (numbers are never skipped, a load is a model's first request).
@@ -38,6 +39,7 @@ import { anybody } from "./internal/gate.ts"
 import * as InProcess from "./internal/inProcessCarrier.ts"
 import * as NodeCarrier from "./internal/nodeCarrier.ts"
 import type { ApiRequest, Reply } from "./internal/reply.ts"
+import * as ResultLog from "./internal/resultLog.ts"
 import { type Settings, World } from "./internal/world.ts"
 import * as LanguageModel from "./LanguageModel.ts"
 
@@ -47,7 +49,7 @@ export interface EmulatorOptions {
   readonly host?: string | undefined
   /** Default 0: any free port; read it from `Emulator.url`. */
   readonly port?: number | undefined
-  /** Where checkpoints and the table of runs are kept. Default: in memory, gone with the layer. */
+  /** Where checkpoints, the table of runs and finished results are kept. Default: in memory, gone with the layer. */
   readonly directory?: string | undefined
   /** What shall go wrong. Default: nothing. */
   readonly faults?: FaultPlan.FaultPlan | undefined
@@ -175,7 +177,9 @@ const start = Effect.fnUntraced(function* (
   const store = yield* openStore(directory)
   const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
-  const world = new World({ settings, catalog, store, plan, clock, scope })
+  const oldest = clock.currentTimeMillisUnsafe() - settings.retentionMillis
+  const results = directory === undefined ? ResultLog.none : yield* ResultLog.open(directory, oldest)
+  const world = new World({ settings, catalog, store, plan, clock, scope, results })
 
   yield* Control.startTimed(world, plan)
   const untilNext = Effect.suspend(() => Effect.sleep(world.nextExpiry))

@@ -21,12 +21,19 @@ describe("EM5: a restarted emulator", () => {
         const model = yield* Api.createModel(yield* Api.createSession, 0, { user_metadata: { run: "r" } })
         const seq = yield* Api.train(model, 1, 0, 3)
         const saved = yield* Api.settle(Api.saveWeights(model, seq, "three"))
-        const pending = yield* Api.optimStep(model, seq + 2)
+        const pass = yield* Api.forwardBackward(model, seq + 1, Api.batches[0] ?? [])
+        const accept = "application/x-protobuf"
+        const result = yield* Api.poll(pass.body.request_id, accept)
+        const failed = yield* Api.optimStep(model, seq + 3)
         yield* control.poison(model)
+        const pending = yield* Api.optimStep(yield* Api.newModel, 2)
         return {
           model,
           path: saved.path ?? "",
           request: pending.body.request_id,
+          failed: failed.body.request_id,
+          pass: pass.body.request_id,
+          result,
           hash: yield* control.stateHash(model),
           ledger: yield* control.ledger(model),
           run: (yield* Api.get(`training_runs/${model}`)).body,
@@ -45,6 +52,11 @@ describe("EM5: a restarted emulator", () => {
         const refused = yield* Api.optimStep(model, 8)
         assert.strictEqual(refused.status, 400)
         assert.include(refused.body.detail, `Model ${model} not loaded`)
+        // Finished results are still there, good or bad; what was not finished never will be.
+        const again = yield* Api.poll(before.pass, "application/x-protobuf")
+        assert.deepStrictEqual([again.type, [...again.bytes]], [before.result.type, [...before.result.bytes]])
+        assert.isArray((yield* Api.poll(before.pass)).body.loss_fn_outputs)
+        assert.include((yield* Api.poll(before.failed)).body.error, "corrupted")
         assert.strictEqual((yield* Api.poll(before.request)).status, 410)
         const session = model.slice(0, model.indexOf(":"))
         assert.strictEqual((yield* Api.post("session_heartbeat", { session_id: session })).status, 404)
@@ -79,6 +91,36 @@ describe("EM5: a restarted emulator", () => {
         assert.isUndefined((yield* Api.settle(Api.loadWeights(copy, 1, `tinker://${model}/weights/bad`))).error)
         assert.isTrue((yield* Api.get(`training_runs/${copy}`)).body.corrupted)
       }).pipe(Api.provided({ directory }))
+    })
+  )
+
+  it.effect("a result that is cut short was seen by nobody; one that is over does not come back", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporary
+      const file = NodePath.join(directory, "results.ndjson")
+      const ids = yield* Effect.gen(function* () {
+        const model = yield* Api.newModel
+        const first = yield* Effect.flatMap(Api.optimStep(model, 1), Api.expectOk)
+        yield* Api.poll(first.body.request_id)
+        yield* TestClock.adjust("30 minutes")
+        const session = yield* Api.createSession
+        const second = yield* Effect.flatMap(Api.post("create_model", Api.modelBody(session)), Api.expectOk)
+        yield* Api.poll(second.body.request_id)
+        return [first.body.request_id, second.body.request_id] as const
+      }).pipe(Api.provided({ directory }))
+      yield* TestClock.adjust("31 minutes")
+      const append = (text: string) => Effect.promise(() => NodeFs.appendFile(file, text))
+      yield* append('{"id":"req-')
+      yield* Effect.gen(function* () {
+        assert.strictEqual((yield* Api.poll(ids[0])).status, 410)
+        assert.strictEqual((yield* Api.poll(ids[1])).body.type, "create_model")
+      }).pipe(Api.provided({ directory }))
+      const kept = yield* Effect.promise(() => NodeFs.readFile(file, "utf8"))
+      assert.strictEqual(kept.split("\n").length, 2)
+
+      yield* append('{"id":"req-\n')
+      const error = yield* Effect.flip(Effect.provide(Emulator, Emulator.layerHttpClient({ directory })))
+      assert.include(error.message, "results.ndjson")
     })
   )
 

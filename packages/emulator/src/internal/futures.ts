@@ -2,6 +2,7 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as FaultPlan from "../FaultPlan.ts"
+import type { ResultLog } from "./resultLog.ts"
 
 export type Category = "user" | "server" | "unknown"
 
@@ -16,13 +17,12 @@ export type Result =
     }
   | { readonly _tag: "Failed"; readonly error: string; readonly category: Category }
 
-/** Who a promise was given to. Without a number: to nobody's sequence. */
+/** Who a promise was given to, and for what. Without a number it is in nobody's sequence. */
 export interface Place {
   readonly modelId?: string
   readonly samplerId?: string
   readonly seqId?: number
-  /** Where neither a model nor a sampling session says it. */
-  readonly user?: string
+  readonly user: string
   /** Sequences of a sample. */
   readonly samples?: number
 }
@@ -45,6 +45,15 @@ export interface Future {
   settledAt: number
 }
 
+/** A promise that was kept. */
+export interface Finished {
+  readonly id: string
+  readonly operation: FaultPlan.Operation
+  readonly place: Place
+  readonly settledAt: number
+  readonly result: Result
+}
+
 const numbered = /^req-([0-9a-z]+)-(\d+)$/
 
 export class Futures {
@@ -57,10 +66,19 @@ export class Futures {
   private count = 0
   private readonly boot: string
   private readonly retentionMillis: number
+  private readonly log: ResultLog
 
-  constructor(boot: string, retentionMillis: number) {
+  constructor(boot: string, retentionMillis: number, log: ResultLog) {
     this.boot = boot
     this.retentionMillis = retentionMillis
+    this.log = log
+    for (const { id, operation, place, result, settledAt } of log.earlier) {
+      const future = this.create(operation, settledAt, place, id)
+      future.result = result
+      future.settledAt = settledAt
+      this.settledOrder.push(future)
+      Deferred.doneUnsafe(future.settled, Effect.void)
+    }
   }
 
   create(operation: FaultPlan.Operation, now: number, place: Place, id = `req-${this.boot}-${this.count++}`): Future {
@@ -82,6 +100,9 @@ export class Futures {
 
   settle(future: Future, result: Result, now: number): void {
     if (future.result !== undefined) return
+    const { expired, id, operation, place } = future
+    // What answers 410 now must not come back with the next process.
+    if (!expired) this.log.append({ id, operation, place, settledAt: now, result })
     future.result = result
     future.settledAt = now
     this.settledOrder.push(future)

@@ -25,6 +25,7 @@ import { Faults, type OperationFaults } from "./faults.ts"
 import { type Future, Futures, type QueueState, type Result } from "./futures.ts"
 import { Gate, type GateSettings } from "./gate.ts"
 import { type Audit, json, ok, refused, type Refused, type Reply } from "./reply.ts"
+import type { ResultLog } from "./resultLog.ts"
 import { Sequence } from "./sequence.ts"
 import { baseModels } from "./lmShape.ts"
 import type { Sampler } from "../Sampler.ts"
@@ -151,6 +152,7 @@ export class World {
     readonly plan: FaultPlan.FaultPlan
     readonly clock: Clock
     readonly scope: Scope.Scope
+    readonly results: ResultLog
   }) {
     this.settings = options.settings
     this.catalog = options.catalog
@@ -162,7 +164,7 @@ export class World {
     this.label = options.catalog.boot > 0 ? `${options.catalog.boot}` : this.now().toString(36)
     this.gate = new Gate(options.settings.gate, Digest.ofJson([options.settings.seed, this.label, "secret"]), this.now)
     this.downloads = new Downloads(this.gate, this.now)
-    this.futures = new Futures(this.label, options.settings.retentionMillis)
+    this.futures = new Futures(this.label, options.settings.retentionMillis, options.results)
   }
 
   /** Work that outlives the request that began it; it ends with the emulator. */
@@ -394,7 +396,7 @@ export class World {
         return Effect.fail(refused(409, detail, audit))
       }
       const faults = this.faults.operation(operation, { modelId: model.id, seqId })
-      const future = this.futures.create(operation, this.now(), { modelId: model.id, seqId })
+      const future = this.futures.create(operation, this.now(), { modelId: model.id, seqId, user: model.run.owner })
       const op: Op = { operation, seqId, future, faults, work }
       model.sequence.claim(seqId, digest, op)
       model.lastUsed = this.now()
@@ -474,7 +476,7 @@ export class World {
       if (model.run.owner !== user) return Effect.fail(noAccess({ modelId }))
       const { lose } = this.faults.operation("unload_model", { modelId })
       this.unload(model, "it was unloaded by request")
-      const future = this.futures.create("unload_model", this.now(), { modelId })
+      const future = this.futures.create("unload_model", this.now(), { modelId, user })
       this.futures.settle(future, { _tag: "Json", body: { model_id: modelId, type: "unload_model" } }, this.now())
       return Effect.succeed(submitted(future, { modelId }, lose))
     })
@@ -592,9 +594,11 @@ export class World {
   ): Effect.Effect<Reply, Refused> {
     return Effect.suspend(() => {
       const future = this.futures.find(requestId, this.now())
-      if (future === "unknown") return Effect.fail(refused(404, `Request ${requestId} not found`))
-      if (future === "gone") return Effect.fail(gone(requestId))
-      if (this.ownerOf(future) !== user) return Effect.fail(noAccess(future.place))
+      if (future === "unknown" && !this.isOfLostSampler(requestId)) {
+        return Effect.fail(refused(404, `Request ${requestId} not found`))
+      }
+      if (typeof future === "string") return Effect.fail(gone(requestId))
+      if (future.place.user !== user) return Effect.fail(noAccess())
       const reply = (result: Result) => Effect.succeed(this.result(future, result, wants))
       if (future.result !== undefined) return reply(future.result)
       return Deferred.await(future.settled).pipe(
@@ -605,6 +609,12 @@ export class World {
         })
       )
     })
+  }
+
+  /** Ids of samples say where they come from: a session that ended, or an earlier process. */
+  private isOfLostSampler(requestId: string): boolean {
+    const sampler = /^(.+:sample:\d+):\d+$/.exec(requestId)?.[1]
+    return sampler !== undefined && !this.samplers.has(sampler)
   }
 
   private pending(future: Future): Reply {
@@ -618,14 +628,6 @@ export class World {
       queue_state: state,
       ...(reason === undefined ? {} : { queue_state_reason: reason })
     })
-  }
-
-  private ownerOf({ place }: Future): string | undefined {
-    return (
-      place.user ??
-      this.models.get(place.modelId ?? "")?.run.owner ??
-      this.samplers.get(place.samplerId ?? "")?.session.owner
-    )
   }
 
   private result(

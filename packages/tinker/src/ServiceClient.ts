@@ -1,14 +1,16 @@
 /** Makes training and sampling clients; what they share, the session and its heartbeats, lives as long as the layer. */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import type { CallOptions } from "./CallOptions.ts"
 import type { RestClient } from "./RestClient.ts"
 import type { SamplingClient, SamplingOptions } from "./SamplingClient.ts"
 import type { TinkerError } from "./TinkerError.ts"
 import type { TrainingClient } from "./TrainingClient.ts"
 
 /** A new LoRA model on a base model. */
-export interface LoraOptions {
+export interface LoraOptions extends CallOptions {
   readonly baseModel: string
   /** Default 32. */
   readonly rank?: number | undefined
@@ -23,12 +25,14 @@ export interface LoraOptions {
 }
 
 /** A new model that starts as a checkpoint. */
-export interface FromStateOptions {
+export interface FromStateOptions extends CallOptions {
   /** Restore the optimizer's state too. */
   readonly optimizer: boolean
   /** Default: the checkpoint's. */
   readonly baseModel?: string | undefined
   readonly userMetadata?: Record<string, string> | undefined
+  /** Needed for a checkpoint of another account: a key (`tml-…`) or a token (`eyJ…`) of that account. */
+  readonly weightsAccessToken?: Redacted.Redacted | string | undefined
 }
 
 /** A live model whose former client is dead. Two clients on one model break its order: make sure of the death. */
@@ -43,7 +47,10 @@ export interface AttachOptions {
 export class ServiceClient extends Context.Service<
   ServiceClient,
   {
-    /** `create_model` in the current session; returns when the model is ready. */
+    /**
+     * `create_model` in the current session; returns when the model is ready. Interrupting the wait unloads the model as soon as
+     * there is one. A `deadline` is for each request of it.
+     */
     readonly createLoraTrainingClient: (options: LoraOptions) => Effect.Effect<TrainingClient, TinkerError, Scope.Scope>
     /** A fresh model, loaded from `tinker://<run>/weights/<name>`; returns when it is loaded. */
     readonly createTrainingClientFromState: (

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Logger, Scope } from "effect"
+import { Effect, Exit, Fiber, Logger, Redacted, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { ServiceClient } from "../src/ServiceClient.ts"
 import type { TinkerError } from "../src/TinkerError.ts"
@@ -27,6 +27,23 @@ describe("ServiceClient.createLoraTrainingClient", () => {
       )
       assert.strictEqual(fake.of("create_session").length, 1)
       assert.deepInclude(fake.of("create_model")[0]?.json.lora_config, { rank: 32 })
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("unloads a model that nobody waits for any more, once it is there", () => {
+    const fake = Fake.make((seen) =>
+      seen.path === "retrieve_future" && seen.nth < 3 ? { json: { type: "try_again" } } : undefined
+    )
+    return Effect.gen(function* () {
+      const fiber = yield* Effect.forkChild(create)
+      yield* TestClock.adjust("100 millis")
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(fake.of("unload_model").length, 0)
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(
+        fake.of("unload_model").map(({ json }) => json),
+        [{ model_id: "s0:train:0" }]
+      )
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
   })
 
@@ -248,6 +265,43 @@ describe("ServiceClient.createTrainingClientFromState", () => {
       assert.strictEqual(client.modelId, "s0:train:0")
       assert.strictEqual(yield* client.nextSeq, 1)
       assert.strictEqual(fake.of("create_model").length, 0)
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect.each([[false], [true]])(
+    "reads the checkpoint of another account with its token: in one request %s",
+    ([atOnce]) => {
+      const token = "tml-of-another-account"
+      const fake = Fake.make((seen) =>
+        seen.path === "client/config" ? { json: { create_model_via_load_weights: atOnce } } : undefined
+      )
+      return Effect.gen(function* () {
+        const service = yield* ServiceClient
+        const options = { optimizer: false, weightsAccessToken: Redacted.make(token), headers: { "x-team": "blue" } }
+        yield* service.createTrainingClientFromState(path, options)
+        assert.strictEqual(fake.of("load_weights")[0]?.json.weights_access_token, token)
+        const keys = fake.seen.map((seen) => [seen.path, seen.headers["x-api-key"]])
+        assert.deepStrictEqual(
+          keys.filter(([, key]) => key !== Fake.key),
+          atOnce ? [] : [["weights_info", token]]
+        )
+        for (const path of atOnce ? ["load_weights"] : ["weights_info", "create_model", "load_weights"]) {
+          assert.strictEqual(fake.of(path)[0]?.headers["x-team"], "blue", path)
+        }
+      }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+    }
+  )
+
+  it.effect("refuses a token that is none, without repeating it", () => {
+    const fake = Fake.make()
+    return Effect.gen(function* () {
+      const service = yield* ServiceClient
+      const reason = yield* failing(
+        service.createTrainingClientFromState(path, { optimizer: false, weightsAccessToken: "hunter2" })
+      )
+      assert.include(reason.message, "weightsAccessToken must begin with tml-")
+      assert.notInclude(reason.message, "hunter2")
+      assert.strictEqual(fake.seen.length, 0)
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
   })
 

@@ -176,6 +176,18 @@ describe("what cannot be sent", () => {
     }
   )
 
+  it.effect("is a load behind another operation, which the service would refuse and everything behind it", () => {
+    const fake = Fake.make()
+    return Effect.gen(function* () {
+      const client = yield* newClient
+      yield* client.optimStep({ learningRate: 0.1 })
+      const { message } = yield* Effect.flip(client.loadState("tinker://r/weights/a", { optimizer: true }))
+      assert.include(message, "loadState would be operation 2 of its model, and services load only as the first")
+      yield* client.optimStep({ learningRate: 0.1 })
+      assert.strictEqual(fake.of("optim_step")[1]?.json["seq_id"], 2)
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
   it.effect("is not confused with what merely looks odd", () => {
     const fake = Fake.make()
     return Effect.gen(function* () {

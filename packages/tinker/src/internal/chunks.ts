@@ -55,8 +55,7 @@ const reduce = (outputs: ReadonlyArray<ForwardBackwardOutput>): Record<string, n
       for (const [i, part] of parts.entries()) reduced[i === 0 ? key : `${key}_${i}`] = part.value
       continue
     }
-    const value = reductions[reduction]?.(parts)
-    if (value !== undefined) reduced[key] = value
+    if (isReduction(reduction)) reduced[key] = reductions[reduction](parts)
   }
   return reduced
 }
@@ -76,7 +75,12 @@ const mean = (parts: ReadonlyArray<Part>): number => {
 
 const max = (parts: ReadonlyArray<Part>): number => parts.reduce((most, part) => Math.max(most, part.value), -Infinity)
 
-const reductions: Record<string, (parts: ReadonlyArray<Part>) => number> = {
+/** How a metric of several requests becomes one; `unique` is not among them, since it becomes several. */
+type Reduction = "mean" | "max" | "sum" | "min" | "slack" | "hash_unordered"
+
+const isReduction = (name: string): name is Reduction => Object.hasOwn(reductions, name)
+
+const reductions: Record<Reduction, (parts: ReadonlyArray<Part>) => number> = {
   mean,
   max,
   sum: (parts) => parts.reduce((total, part) => total + part.value, 0),

@@ -285,9 +285,11 @@ export const saveWeightsEphemeral = Effect.fnUntraced(function* (
   })
 })
 
+/** `nextSeq` is the number that the load would get. */
 export const loadState = Effect.fnUntraced(function* (
   path: string,
-  options: LoadOptions
+  options: LoadOptions,
+  nextSeq: number
 ): Effect.fn.Return<Draft<LoadResult, LoadResult>, TinkerError> {
   const kind = "load_weights"
   const parsed = CheckpointPath.parse(path)
@@ -297,6 +299,11 @@ export const loadState = Effect.fnUntraced(function* (
         ? "is not of the form tinker://<run>/weights/<name>"
         : "can only be sampled from: give a path of the form tinker://<run>/weights/<name>"
     return yield* invalid(kind, "path", `"${path.slice(0, 80)}" ${problem}`)
+  }
+  if (nextSeq > 1) {
+    // The service would refuse it, and with it everything behind it.
+    const problem = `would be operation ${nextSeq} of its model, and services load only as the first: make a new model of ${path}`
+    return yield* invalid(kind, "loadState", problem)
   }
   const token = options.weightsAccessToken
   return single({

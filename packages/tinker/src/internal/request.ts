@@ -25,6 +25,8 @@ export interface RequestOptions<A> {
   /** Values that are `undefined` or empty are left out. */
   readonly query?: Record<string, string | number | boolean | undefined> | undefined
   readonly headers?: Record<string, string> | undefined
+  /** Whose leave is asked for. Default: the client's own. */
+  readonly credential?: string | undefined
   /** A schema of the JSON body, or a function of the answer (which has a 2xx status, or one that `accepts` lets through). */
   readonly decode: Schema.Decoder<A> | ((reply: Reply) => Effect.Effect<A, TinkerError>)
   /** `none`: one try. Default: until the deadline. */

@@ -2,15 +2,18 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
+import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import type { CallOptions } from "../CallOptions.ts"
 import type { RestClient } from "../RestClient.ts"
-import type { ServiceClient } from "../ServiceClient.ts"
+import type { FromStateOptions, ServiceClient } from "../ServiceClient.ts"
 import { InvalidInput, TinkerError } from "../TinkerError.ts"
 import type { TrainingClient } from "../TrainingClient.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Json from "../wire/Json.ts"
 import { retrieve } from "./poll.ts"
+import * as Rest from "./restClient.ts"
 import * as Samplers from "./samplers.ts"
 import * as Session from "./session.ts"
 import * as Training from "./trainingClient.ts"
@@ -24,7 +27,11 @@ interface NewModel {
   readonly trainAttn: boolean
   readonly trainUnembed: boolean
   readonly userMetadata: Record<string, string> | undefined
+  readonly call: CallOptions
 }
+
+/** Of what was given, that which is said of each call. */
+const callOf = ({ deadline, headers, retries }: CallOptions): CallOptions => ({ deadline, headers, retries })
 
 /** How services answer to a session that they do not know. */
 const refusesSession = (error: unknown): error is TinkerError =>
@@ -34,6 +41,14 @@ const invalid = (operation: string, field: string, problem: string) =>
   new TinkerError({ reason: new InvalidInput({ operation, field, problem }) })
 
 const metadata = (given: Record<string, string> | undefined) => (given === undefined ? {} : { user_metadata: given })
+
+/** A credential of another account, once it looks like one; it is not repeated where it does not. */
+const accessToken = (given: Redacted.Redacted | string | undefined): Effect.Effect<string | undefined, TinkerError> => {
+  const token = Redacted.isRedacted(given) ? Redacted.value(given) : given
+  return token === undefined || /^(?:tml-|eyJ)[\x21-\x7e]+$/.test(token)
+    ? Effect.succeed(token)
+    : Effect.fail(invalid("create_model", "weightsAccessToken", "must begin with tml- (an API key) or eyJ (a JWT)"))
+}
 
 /** Where another process has numbered the samplers of a session before: a number that it has most likely not reached. */
 const elsewhere = Effect.map(Random.nextIntBetween(1, 2000), (block) => block * 1_000_000)
@@ -135,6 +150,19 @@ export const make = Effect.fnUntraced(function* (options: {
       toleranceMillis
     })
 
+  /** Nobody waits any more for a model that is being made: it is unloaded once it is there, so that it costs nothing. */
+  const disown = (operation: string, ready: Effect.Effect<string, TinkerError>) =>
+    Effect.flatMap(ready, (modelId) =>
+      transport.request(Endpoint.unloadModel, {
+        operation: `unload ${modelId}`,
+        body: { model_id: modelId },
+        decode: Json.Submitted
+      })
+    ).pipe(
+      Effect.catch((error) => Effect.logDebug(`What came of "${operation}" was not unloaded: ${error.message}`)),
+      Effect.forkIn(scope)
+    )
+
   const createModel = Effect.fnUntraced(function* (model: NewModel) {
     const operation = `create a model of ${model.baseModel}`
     if (model.baseModel.trim() === "") return yield* invalid("create_model", "baseModel", "is empty")
@@ -167,19 +195,21 @@ export const make = Effect.fnUntraced(function* (options: {
             },
             type: "create_model"
           },
+          call: model.call,
           decode: Json.Submitted
         })
         .pipe(
-          Effect.flatMap(({ request_id }) =>
-            made(
-              operation,
-              "CreateModel",
-              "create_model",
-              request_id,
-              `${live.id}:train:${modelSeq}`,
-              decodeValue(operation, Json.CreateModel)
+          Effect.flatMap(({ request_id }) => {
+            const read = decodeValue(operation, Json.CreateModel)
+            const runId = `${live.id}:train:${modelSeq}`
+            const ready = made(operation, "CreateModel", "create_model", request_id, runId, read)
+            return Effect.onInterrupt(ready, () =>
+              disown(
+                operation,
+                Effect.map(ready, ({ model_id }) => model_id)
+              )
             )
-          ),
+          }),
           Effect.map(({ model_id }) => ({ live, model_id }))
         )
     })
@@ -189,11 +219,8 @@ export const make = Effect.fnUntraced(function* (options: {
   /** One request makes the model and loads it; its id follows from the session. */
   const createByLoading = Effect.fnUntraced(function* (
     path: string,
-    given: {
-      readonly optimizer: boolean
-      readonly baseModel?: string | undefined
-      readonly userMetadata?: Record<string, string> | undefined
-    }
+    given: FromStateOptions,
+    token: string | undefined
   ) {
     const operation = `create a model from ${path}`
     const { live, modelId } = yield* inSession((live) => {
@@ -209,21 +236,18 @@ export const make = Effect.fnUntraced(function* (options: {
             optimizer: given.optimizer,
             ...(given.baseModel === undefined ? {} : { base_model: given.baseModel }),
             ...metadata(given.userMetadata),
+            ...(token === undefined ? {} : { weights_access_token: token }),
             type: "load_weights"
           },
+          call: callOf(given),
           decode: Json.Submitted
         })
         .pipe(
-          Effect.flatMap(({ request_id }) =>
-            made(
-              operation,
-              "LoadWeights",
-              "load_weights",
-              request_id,
-              modelId,
-              decodeValue(operation, Json.LoadWeights)
-            )
-          ),
+          Effect.flatMap(({ request_id }) => {
+            const read = decodeValue(operation, Json.LoadWeights)
+            const ready = made(operation, "LoadWeights", "load_weights", request_id, modelId, read)
+            return Effect.onInterrupt(ready, () => disown(operation, Effect.as(ready, modelId)))
+          }),
           Effect.as({ live, modelId })
         )
     })
@@ -235,6 +259,13 @@ export const make = Effect.fnUntraced(function* (options: {
       Effect.timeout("10 seconds"),
       Effect.catch((error) => Effect.logDebug(`Model ${client.modelId} was not unloaded: ${error.message}`))
     )
+
+  /** What another account shows to whom has its token. */
+  const onBehalf = (credential: string) =>
+    Rest.make({
+      ...transport,
+      request: (endpoint, options) => transport.request(endpoint, { ...options, credential })
+    })
 
   const createSamplingClient = Samplers.make({
     transport,
@@ -261,14 +292,18 @@ export const make = Effect.fnUntraced(function* (options: {
         trainMlp: given.trainMlp ?? true,
         trainAttn: given.trainAttn ?? true,
         trainUnembed: given.trainUnembed ?? true,
-        userMetadata: given.userMetadata
+        userMetadata: given.userMetadata,
+        call: callOf(given)
       })
     }),
     createTrainingClientFromState: Effect.fn("ServiceClient.createTrainingClientFromState")(function* (path, given) {
       yield* Effect.annotateCurrentSpan({ "tinker.path": path })
+      const token = yield* accessToken(given.weightsAccessToken)
+      if (token !== undefined) transport.conceal(token)
       const config = yield* transport.boot
-      if (config.create_model_via_load_weights) return yield* createByLoading(path, given)
-      const info = yield* rest.weightsInfo(path)
+      if (config.create_model_via_load_weights) return yield* createByLoading(path, given, token)
+      const owner = token === undefined ? rest : onBehalf(token)
+      const info = yield* owner.weightsInfo(path, callOf(given))
       if (!info.isLora || Option.isNone(info.loraRank)) {
         return yield* invalid("create_model", "path", `${path} is not a LoRA checkpoint`)
       }
@@ -279,9 +314,11 @@ export const make = Effect.fnUntraced(function* (options: {
         trainMlp: Option.getOrElse(info.trainMlp, () => true),
         trainAttn: Option.getOrElse(info.trainAttn, () => true),
         trainUnembed: Option.getOrElse(info.trainUnembed, () => true),
-        userMetadata: given.userMetadata
+        userMetadata: given.userMetadata,
+        call: callOf(given)
       })
-      yield* client.loadState(path, { optimizer: given.optimizer }).pipe(
+      const loading = { ...callOf(given), optimizer: given.optimizer, weightsAccessToken: token }
+      yield* client.loadState(path, loading).pipe(
         Effect.flatMap(({ result }) => result),
         // Nobody will ever have this model.
         Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : abandon(client)))
@@ -289,8 +326,13 @@ export const make = Effect.fnUntraced(function* (options: {
       return client
     }),
     attachTrainingClient: Effect.fn("ServiceClient.attachTrainingClient")(function* (given) {
-      if (!Number.isSafeInteger(given.nextSeq) || given.nextSeq < 1) {
-        return yield* invalid("attach", "nextSeq", `is ${given.nextSeq} and must be a whole number above 0`)
+      if ((given.nextSeq | 0) !== given.nextSeq || given.nextSeq < 1) {
+        // A pass has 32 bits for it.
+        return yield* invalid(
+          "attach",
+          "nextSeq",
+          `is ${given.nextSeq} and must be a whole number from 1 to below 2^31`
+        )
       }
       yield* Effect.annotateCurrentSpan({ "tinker.run.id": given.modelId })
       const live =

@@ -330,7 +330,7 @@ export const make = Effect.fnUntraced(function* (options: {
     loadState: (path, options) => {
       const token = options.weightsAccessToken
       if (token !== undefined) transport.conceal(Redacted.isRedacted(token) ? Redacted.value(token) : token)
-      return Effect.flatMap(Operations.loadState(path, options), reserve)
+      return Effect.flatMap(Operations.loadState(path, options, nextSeq), reserve)
     }
   } satisfies TrainingClient["prepare"]
 

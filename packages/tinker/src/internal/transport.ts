@@ -32,6 +32,8 @@ export interface Outgoing {
   readonly body?: Uint8Array | undefined
   readonly contentType?: string | undefined
   readonly headers?: Record<string, string> | undefined
+  /** Default: that of the transport. */
+  readonly credential?: string | undefined
   readonly timeoutMillis?: number | undefined
   readonly retries?: "default" | "none" | undefined
   /** How often it may be sent again. Default: up to the deadline. */
@@ -171,9 +173,10 @@ export const make = (options: {
         contentType: outgoing.contentType ?? Header.json,
         limitMillis: outgoing.timeoutMillis ?? options.timeoutMillis
       }
-      const used = yield* credential
+      const used = outgoing.credential ?? (yield* credential)
       let reply = yield* http(call, used)
-      if (reply.status === 401 && (yield* held.replace(used))) reply = yield* http(call, yield* credential)
+      if (outgoing.credential === undefined && reply.status === 401 && (yield* held.replace(used)))
+        reply = yield* http(call, yield* credential)
       if (reply.status < 500) answeredAt = yield* Clock.currentTimeMillis
       return reply
     })
@@ -314,6 +317,7 @@ export const make = (options: {
         body: body === undefined ? undefined : body instanceof Uint8Array ? body : encodeJson(body),
         contentType: options.contentType,
         accepts: options.accepts,
+        credential: options.credential,
         ...limits,
         headers: { ...limits.headers, ...options.headers },
         timeoutMillis: timeout === undefined ? undefined : Duration.toMillis(timeout),

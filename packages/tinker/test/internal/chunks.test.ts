@@ -53,6 +53,7 @@ describe("combine", () => {
         "a:slack": 3,
         "a:unique": 7,
         "a:median": 9,
+        "a:constructor": 9,
         a: 1,
         "b:c:sum": 1
       }),
@@ -64,6 +65,7 @@ describe("combine", () => {
         "a:slack": 1,
         "a:unique": 8,
         "a:median": 9,
+        "a:constructor": 9,
         a: 1,
         "b:c:sum": 1
       })

@@ -291,6 +291,39 @@ describe("keep", () => {
     })
   )
 
+  for (const acrossRestart of ["drop", "keep"] as const) {
+    it.effect(`a handler that ends its actor on its own stack loses nothing silently, with ${acrossRestart}`, () =>
+      Effect.gen(function* () {
+        let kill = () => {}
+        const handled: Array<string> = []
+        class Suicidal extends Actor.make("Suicidal", {
+          init: () => 0,
+          call: {
+            ask: (self, text: string) => {
+              handled.push(`${text} ${self.generation}`)
+              if (self.generation === 1) kill()
+              return text
+            }
+          },
+          mailbox: { acrossRestart }
+        }) {}
+        const { ref } = yield* one(Suicidal, undefined)
+        kill = () => Effect.runSync(ref.kill)
+        const answer = yield* Effect.exit(ref.call.ask("1"))
+        if (acrossRestart === "keep") {
+          assert.deepStrictEqual(answer, Exit.succeed("1"))
+          assert.deepStrictEqual(handled, ["1 1", "1 2"])
+        } else {
+          const reason = reasonOf(answer)
+          assert.isTrue(reason?._tag === "TargetExit" && reason.exit._tag === "Killed")
+          assert.deepStrictEqual(handled, ["1 1"])
+        }
+        yield* settle
+        assert.strictEqual(yield* ref.call.ask("2"), "2")
+      })
+    )
+  }
+
   it.effect("a request that had begun is told from one that had not when the actor stays down", () =>
     Effect.gen(function* () {
       const { ref, tree } = yield* desk({ acrossRestart: "keep" })

@@ -38,4 +38,12 @@ describe("examples", () => {
     assert.match(out, /-> \S+:train:1, on at step 6/)
     assert.match(out, /branched off \S+\/step-9 as \S+:train:2/)
   })
+
+  it("04: training makes a sentence likely, and samples finish it", { timeout: 60_000 }, async () => {
+    const out = await run("04-sampling")
+    const [, before, after] = /surprise (\d+) -> (\d+)/.exec(out) ?? []
+    assert.isBelow(Number(after), Number(before) / 10)
+    assert.include(out, `"the cat" + " sat on the mat." (stop)`)
+    assert.include(out, "400 samples, 0 prompts failed\ntrue\n")
+  })
 })

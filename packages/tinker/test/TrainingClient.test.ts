@@ -677,6 +677,10 @@ describe("TrainingClient", () => {
       yield* client.optimStep(adam)
       const own = spans.filter(([name]) => name.startsWith("TrainingClient"))
       assert.deepStrictEqual(own, [["TrainingClient.optimStep", { "tinker.run.id": "s0:train:0", "tinker.seq_id": 1 }]])
+      assert.includeMembers(
+        spans.map(([name]) => name),
+        ["POST"]
+      )
       assert.notInclude(JSON.stringify(spans), Fake.key)
     }).pipe(Effect.withTracer(tracer), Effect.scoped, Effect.provide(Fake.connect(Fake.make())))
   })

@@ -12,6 +12,7 @@ import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import { isHttpMethod } from "effect/http/HttpMethod"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import { InvalidInput, Timeout, TinkerError, Transport } from "../TinkerError.ts"
 import * as Header from "../wire/Headers.ts"
 import type { Reply } from "./request.ts"
@@ -46,6 +47,16 @@ export const withoutRedirects = <A, E, R>(effect: Effect.Effect<A, E, R>): Effec
       ...Context.getOrUndefined(context, FetchHttpClient.RequestInit),
       redirect: "manual"
     })
+  )
+
+const always = () => true
+
+/** Where no tracer is installed nobody sees the spans of single tries, and they are a good part of what a request costs. */
+const untracedUnlessWanted = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Effect.context<never>(), (context) =>
+    Context.getOrUndefined(context, Tracer.Tracer) === undefined
+      ? Effect.provideService(effect, HttpClient.TracerDisabledWhen, always)
+      : effect
   )
 
 /** Where a redirect leads, if that is a place on the same host and the request may be repeated there as it is. */
@@ -116,7 +127,7 @@ export const make = (client: HttpClient.HttpClient, baseUrl: string, secrets: Re
             }))
           })
         )
-    return withoutRedirects(send(baseUrl + call.path, 0)).pipe(
+    return untracedUnlessWanted(withoutRedirects(send(baseUrl + call.path, 0))).pipe(
       Effect.timeout(limitMillis),
       Effect.mapError((error) => {
         if (Cause.isTimeoutError(error)) {

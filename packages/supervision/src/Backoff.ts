@@ -44,8 +44,8 @@
  * A backoff is an option of a child (`ChildSpec`) or, for all children that name none, of their supervisor. Each
  * attempt costs intensity as well, so allow as many restarts as there are attempts within the window, or the supervisor
  * gives up first. When the schedule is done, the supervisor gives up with `ChildGivenUp`; a `budget` with
- * `exceeded: "stop"` makes it go on without this child. What is no duration throws where the backoff is made; `factor`
- * and `attempts` are taken as they are. A schedule that fails is a `CallbackFailed` event and costs the delay, not the
+ * `exceeded: "stop"` makes it go on without this child. What is no duration, a `factor` that is not above 1 and
+ * `attempts` that are no whole number throw where the backoff is made. A schedule that fails is a `CallbackFailed` event and costs the delay, not the
  * restart. Under `one_for_all` and `rest_for_one` the other children of the group are stopped before the wait.
  *
  * @since 0.1.0
@@ -105,10 +105,17 @@ export interface ExponentialOptions {
 export const exponential = (options: ExponentialOptions = {}): Backoff => {
   const from = Duration.fromInputUnsafe(options.from ?? "200 millis")
   const to = Duration.fromInputUnsafe(options.to ?? "30 seconds")
-  const growing: Schedule.Schedule<unknown> = Schedule.exponential(from, options.factor ?? 2)
+  const { attempts, factor = 2 } = options
+  if (!(factor > 1 && Number.isFinite(factor))) {
+    throw new RangeError(`Backoff.exponential: factor is ${factor}. Give a number above 1.`)
+  }
+  if (attempts !== undefined && !(Number.isSafeInteger(attempts) && attempts >= 0)) {
+    throw new RangeError(`Backoff.exponential: attempts is ${attempts}. Give a whole number from 0, or leave it out.`)
+  }
+  const growing: Schedule.Schedule<unknown> = Schedule.exponential(from, factor)
   const drawn = options.jitter === false ? growing : Schedule.jittered(growing)
   const capped = Schedule.modifyDelay(drawn, ({ duration }) => Effect.succeed(Duration.min(duration, to)))
-  return schedule(options.attempts === undefined ? capped : Schedule.upTo(capped, { times: options.attempts }), {
+  return schedule(attempts === undefined ? capped : Schedule.upTo(capped, { times: attempts }), {
     resetAfter: options.resetAfter ?? Duration.millis((Duration.toMillis(from) + Duration.toMillis(to)) / 2)
   })
 }

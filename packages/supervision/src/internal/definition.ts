@@ -123,6 +123,11 @@ const count = (actor: string, field: string, value: number, alternative: string)
   throw new RangeError(`Actor "${actor}": ${field} is ${value}. Give a whole number from 1${alternative}.`)
 }
 
+const choice = (actor: string, field: string, value: unknown, allowed: ReadonlyArray<string>): void => {
+  if (value === undefined || (typeof value === "string" && allowed.includes(value))) return
+  throw new TypeError(`Actor "${actor}": ${field} is ${String(value)}. Give one of ${allowed.join(", ")}.`)
+}
+
 export const define = (
   name: string,
   options: {
@@ -138,6 +143,8 @@ export const define = (
   }
 ): Definition => {
   const { capacity = 1024, quarantineAfter = 3, overflow, acrossRestart } = options.mailbox ?? {}
+  choice(name, "mailbox.overflow", overflow, ["suspend", "reject", "dropNewest", "dropOldest"])
+  choice(name, "mailbox.acrossRestart", acrossRestart, ["drop", "keep", "keepOthers"])
   // what the handlers take and give was checked where the actor was written
   const optional = (handler: unknown) => (handler === undefined ? undefined : lift(handler as Untyped))
   if (typeof options.init !== "function") {

@@ -1,4 +1,5 @@
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import type { Backoff } from "../Backoff.ts"
 import * as RestartIntensity from "../RestartIntensity.ts"
 import { InvalidRequest, SupervisorError } from "../SupervisorError.ts"
@@ -76,6 +77,16 @@ export const oneOf = (field: string, value: unknown, allowed: ReadonlyArray<stri
     ? undefined
     : { field, problem: `it is ${quote(value)}; give one of ${allowed.join(", ")}` }
 
+/** A problem when what is to be a backoff is none. */
+export const backoffProblem = (backoff: unknown): Problem | undefined => {
+  if (
+    backoff === undefined ||
+    (typeof backoff === "object" && backoff !== null && "schedule" in backoff && Schedule.isSchedule(backoff.schedule))
+  )
+    return undefined
+  return { field: "backoff", problem: `it is ${quote(backoff)}; make one with Backoff` }
+}
+
 /** The blueprint of something that should be a child spec. */
 export const blueprintOf = (spec: unknown, field: string): Blueprint | Problem => {
   const blueprint = typeof spec === "object" && spec !== null && "blueprint" in spec ? spec.blueprint : undefined
@@ -116,7 +127,11 @@ export const commonPlan = (options: CommonOptions): Omit<Plan, "strategy" | "chi
   if ("field" in limits) return limits
   const problem =
     oneOf("autoShutdown", options.autoShutdown, ["never", "any_significant", "all_significant"]) ??
-    oneOf("giveUp", options.giveUp, ["crash", "shutdown"])
+    oneOf("giveUp", options.giveUp, ["crash", "shutdown"]) ??
+    backoffProblem(options.backoff) ??
+    (options.when === undefined || Effect.isEffect(options.when)
+      ? undefined
+      : { field: "when", problem: `it is ${quote(options.when)}; give an Effect of true or false` })
   if (problem !== undefined) return problem
   const { autoShutdown = "never", backoff, giveUp = "crash", when } = options
   return { limits, autoShutdown, backoff, giveUp, when }

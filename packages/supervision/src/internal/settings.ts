@@ -6,7 +6,7 @@ import * as RestartIntensity from "../RestartIntensity.ts"
 import type { Problem, Restart, Settings, Stuck } from "./child.ts"
 import { type Definition, sameActor } from "./definition.ts"
 import type { Registration } from "./names.ts"
-import { oneOf, quote } from "./plan.ts"
+import { backoffProblem, oneOf, quote } from "./plan.ts"
 
 /**
  * @category options
@@ -75,7 +75,18 @@ const settingsOf = (
   let problem =
     oneOf("restart", restart, ["permanent", "transient", "temporary"]) ??
     oneOf("stuck", stuck, ["abandon", "wait", "fail"]) ??
-    oneOf("budget.exceeded", budget?.exceeded, ["stop", "escalate"])
+    oneOf("budget.exceeded", budget?.exceeded, ["stop", "escalate"]) ??
+    (options.backoff === "none" ? undefined : backoffProblem(options.backoff))
+  if (options.decide !== undefined && typeof options.decide !== "function") {
+    problem ??= { field: "decide", problem: `it is ${quote(options.decide)}; give a function, or one from Decision` }
+  }
+  const { names = none } = options
+  if (
+    !Array.isArray(names) ||
+    names.some((name: Partial<Registration> | undefined) => typeof name?.take !== "function")
+  ) {
+    problem ??= { field: "names", problem: "give a list of names, each from Registry" }
+  }
   if (shutdown === undefined || (shutdown !== "brutal" && Duration.toMillis(shutdown) < 0)) {
     problem ??= timeProblem("shutdown", options.shutdown)
   }
@@ -102,7 +113,7 @@ const settingsOf = (
       budget:
         limits === undefined || "field" in limits ? undefined : { limits, exceeded: budget?.exceeded ?? "escalate" },
       decide: options.decide,
-      names: options.names ?? none,
+      names: Array.isArray(names) ? names : none,
       layer: undefined
     },
     problem

@@ -93,6 +93,14 @@ export interface EmulatorOptions {
   readonly models?: Readonly<Record<string, string>> | undefined
   /** Replaces parts of what `client/config` tells clients, in the names of the wire. */
   readonly clientConfig?: Readonly<Record<string, unknown>> | undefined
+  /** The same for `client/dynamic_config`. */
+  readonly dynamicConfig?: Readonly<Record<string, unknown>> | undefined
+  /**
+   * The revision of the API that is served, by the version of the official client that brought it. Default `"0.25"`. With
+   * `"0.38"` the routes that came later are there as well, as far as they are known; what clients use only where the
+   * configuration says so is still off until `clientConfig` or `dynamicConfig` raises its flag.
+   */
+  readonly api?: "0.25" | "0.38" | undefined
   /** Serve the control plane under `/emulator/v1`. Default: true where `host` is loopback. */
   readonly control?: boolean | undefined
 }
@@ -143,7 +151,9 @@ const settingsOf = (options: EmulatorOptions): Effect.Effect<Settings, EmulatorE
       buildMillis: millis(options.buildTime ?? 0),
       archiveReply: options.archiveReply ?? "redirect",
       conflicts: options.conflicts ?? "refuse",
-      clientConfig: options.clientConfig ?? {}
+      api: options.api ?? "0.25",
+      clientConfig: options.clientConfig ?? {},
+      dynamicConfig: options.dynamicConfig ?? {}
     }
   })
 

@@ -110,6 +110,7 @@ describe("tokens", () => {
       assert.deepStrictEqual(claims(jwt), {
         iss: "passport-emulator",
         sub: "urn:emulator:user:ann",
+        org: "urn:emulator:org:emulator",
         email: "ann@emulator.invalid",
         iat: 0,
         exp: 600

@@ -35,6 +35,11 @@ export interface Body {
   readonly checkpoints?: ReadonlyArray<typeof Json.Checkpoint.Type>
   readonly cursor?: typeof Json.Cursor.Type
   readonly corrupted?: boolean
+  readonly client_counter?: number
+  readonly sample_sequence_ids?: ReadonlyArray<string>
+  readonly tinker_path?: string
+  readonly urls?: Readonly<Record<string, string>>
+  readonly data?: ReadonlyArray<object>
   readonly model_owner?: string
   readonly sessions?: ReadonlyArray<string>
   readonly jwt?: string

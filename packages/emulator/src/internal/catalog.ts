@@ -23,8 +23,8 @@ const Damage = Schema.Literals([
   "poisonedOnStep"
 ])
 
-/** Training checkpoints hold the optimizer too; sampler checkpoints are for sampling only. */
-const CheckpointKind = Schema.Literals(["weights", "sampler_weights"])
+/** Training checkpoints hold the optimizer too; the others are for sampling only, here or by other programs. */
+const CheckpointKind = Schema.Literals(["weights", "sampler_weights", "external_weights"])
 export type CheckpointKind = typeof CheckpointKind.Type
 
 /** What a checkpoint is called where its files are kept. */
@@ -39,6 +39,9 @@ const CheckpointRecord = Schema.Struct({
   steps: Schema.Number,
   expiresAt: Schema.NullOr(Schema.Number),
   damage: Schema.NullOr(Damage),
+  userMetadata: Schema.NullOr(Schema.Record(Schema.String, Schema.String)).pipe(
+    Schema.withDecodingDefaultKey(Effect.succeed(null))
+  ),
   public: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false)))
 })
 export type CheckpointRecord = typeof CheckpointRecord.Type

@@ -1,11 +1,11 @@
 /** The control plane: as a service, and as JSON under `/emulator/v1`. */
-import * as CheckpointPath from "@tinkex/tinker/wire/CheckpointPath"
 import * as Effect from "effect/Effect"
 import type { EmulatorControl, LedgerEntry, ModelSnapshot } from "../EmulatorControl.ts"
 import { EmulatorError, ModelNotFound } from "../EmulatorError.ts"
 import * as FaultPlan from "../FaultPlan.ts"
 import type { Trainee } from "./compute.ts"
 import { jsonBody } from "./handlers/body.ts"
+import * as Operations from "./operations.ts"
 import { type ApiRequest, json, ok, type Refused, type Reply } from "./reply.ts"
 import type { Model, World } from "./world.ts"
 
@@ -71,7 +71,7 @@ export const make = (world: World): EmulatorControl => {
     checkpoints: Effect.sync(() =>
       [...world.catalog.runs.values()].flatMap((run) =>
         run.checkpoints.map((record) => ({
-          path: CheckpointPath.format({ runId: run.id, kind: record.kind, name: record.name }),
+          path: Operations.pathOf(run.id, record),
           runId: run.id,
           steps: record.steps,
           sizeBytes: record.sizeBytes,

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import type * as FaultPlan from "../FaultPlan.ts"
 import * as Archive from "./handlers/archive.ts"
 import * as Checkpoints from "./handlers/checkpoints.ts"
+import * as Later from "./handlers/later.ts"
 import * as Records from "./handlers/records.ts"
 import * as SessionHandlers from "./handlers/session.ts"
 import type { Handler } from "./handlers/session.ts"
@@ -22,6 +23,8 @@ interface Route {
   readonly counted?: boolean
   /** `open`: to anybody; `key`: to a key where everything else wants the token that the key is exchanged for. */
   readonly admits?: "open" | "key"
+  /** Of a revision after 0.25. */
+  readonly later?: boolean
 }
 
 const key = ({ method, path }: Endpoint.Endpoint) => `${method} ${path}`
@@ -55,6 +58,12 @@ const fixed = new Map<string, Route>([
     { name: "save_weights_for_sampler", handler: Weights.saveWeightsForSampler, counted: true }
   ],
   [key(Endpoint.createSamplingSession), { name: "create_sampling_session", handler: Sampling.createSamplingSession }],
+  [key(Endpoint.retrieveFutures), { name: "later", handler: Later.retrieveFutures, later: true }],
+  [key(Endpoint.cancelFuture), { name: "later", handler: Later.cancelFuture, later: true }],
+  ["POST /api/v1/join_sampling_session", { name: "later", handler: Later.joinSamplingSession, later: true }],
+  ["POST /api/v1/copy_weights", { name: "later", handler: Later.copyWeights, later: true }],
+  ["POST /api/v1/save_weights_external", { name: "later", handler: Weights.saveWeightsExternal, later: true }],
+  ["GET /api/v1/billing/usage/checkpoints/current", { name: "later", handler: Later.currentCheckpoints, later: true }],
   [key(Endpoint.asample), { name: "asample", handler: Sampling.asample, counted: true }]
 ])
 
@@ -66,6 +75,12 @@ const patterns: ReadonlyArray<readonly [method: string, pattern: RegExp, route: 
   ["GET", /^\/files\/([^/]+)$/, { name: "download", handler: download, admits: "open" }],
   ["GET", /^\/api\/v1\/sessions\/([^/]+)$/, { name: "session", handler: SessionHandlers.getSession }],
   ["GET", /^\/api\/v1\/sessions\/([^/]+)\/trace_export$/, { name: "trace_export", handler: Archive.traceExport }],
+  ["POST", /^\/api\/v1\/sessions\/([^/]+)\/finish$/, { name: "later", handler: Later.finishSession, later: true }],
+  [
+    "GET",
+    new RegExp(`${runs}/checkpoints/external_weights/([^/]+)/external_weights_urls$`),
+    { name: "later", handler: Later.externalWeightsUrls, later: true }
+  ],
   [
     "PUT",
     /^\/api\/v1\/sessions\/([^/]+)\/project$/,
@@ -158,6 +173,7 @@ export const dispatch = (world: World): ((request: ApiRequest) => Effect.Effect<
   }
 
   const run = (request: ApiRequest, route: Route, parameters: ReadonlyArray<string>): Effect.Effect<Reply> => {
+    if (route.later === true && !Later.isServed(world)) return Effect.succeed(Later.absent)
     const admitted = route.admits === "open" ? { user: anybody } : world.gate.admit(request, route.admits === "key")
     if (!("user" in admitted)) return Effect.succeed(admitted.reply)
     const caller = { ...request, user: admitted.user }

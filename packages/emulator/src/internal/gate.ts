@@ -44,6 +44,7 @@ export class Gate {
     const claims = base64url({
       iss: "passport-emulator",
       sub: `urn:emulator:user:${user}`,
+      org: "urn:emulator:org:emulator",
       email: `${user}@emulator.invalid`,
       iat: now,
       exp: now + Math.floor(this.settings.tokenMillis / 1000)

@@ -166,6 +166,7 @@ const storeFiles = (
 interface SaveOptions {
   readonly name: string
   readonly ttlSeconds: number | undefined
+  readonly userMetadata: Readonly<Record<string, string>> | null
 }
 
 /** Enters a checkpoint in the catalog, in place of one of the same name. */
@@ -173,13 +174,13 @@ const enter = (
   world: World,
   run: Run,
   kind: CheckpointKind,
-  { name, ttlSeconds }: SaveOptions,
+  { name, ttlSeconds, userMetadata }: SaveOptions,
   found: Pick<CheckpointRecord, "sizeBytes" | "steps" | "damage">
 ) =>
   Effect.suspend(() => {
     const savedAt = world.now()
     const expiresAt = ttlSeconds === undefined ? null : savedAt + ttlSeconds * 1000
-    const record: CheckpointRecord = { kind, name, savedAt, expiresAt, public: false, ...found }
+    const record: CheckpointRecord = { kind, name, savedAt, expiresAt, public: false, userMetadata, ...found }
     run.checkpoints = [...run.checkpoints.filter((other) => other.kind !== kind || other.name !== name), record]
     world.did("checkpoint_saved", run, record)
     return world.persist(run)
@@ -188,7 +189,7 @@ const enter = (
 const refuseTaken = (world: World, run: Run, kind: CheckpointKind, name: string) =>
   Effect.suspend(() => {
     if (findCheckpoint(world, run, kind, name) === undefined) return Effect.void
-    const path = CheckpointPath.format({ runId: run.id, kind, name })
+    const path = pathOf(run.id, { kind, name })
     const way = kind === "weights" ? "Choose another name, or set overwrite." : "Choose another name."
     return Effect.fail(failed(`ResourceAlreadyExists: ${path} exists. ${way}`, "user"))
   })
@@ -223,25 +224,29 @@ export const saveWeights =
       return done
     })
 
+/** The path of a checkpoint. Those for other programs have a kind that the grammar of 0.25 does not know. */
+export const pathOf = (runId: string, { kind, name }: Pick<CheckpointRecord, "kind" | "name">): string =>
+  `tinker://${runId}/${kind}/${name}`
+
 export const saveForSampler =
-  (world: World, options: SaveOptions): Work =>
+  (world: World, kind: "sampler_weights" | "external_weights", options: SaveOptions): Work =>
   (model) =>
     Effect.gen(function* () {
       const { run } = model
       const { snapshot } = yield* trainee(model)
       const { name } = options
       const steps = run.ledger.length
-      yield* refuseTaken(world, run, "sampler_weights", name)
+      yield* refuseTaken(world, run, kind, name)
       let sizeBytes = idleCheckpointBytes
       if (snapshot !== undefined) {
-        const id = storeId(run.id, "sampler_weights", name)
+        const id = storeId(run.id, kind, name)
         const stored = yield* storeFiles(world, { id, snapshot: { ...snapshot, adam: undefined }, meta: { steps } })
         sizeBytes = stored.sizeBytes
       }
       world.charge(world.consumer(model.session, run.baseModel), { type: "checkpoint", count: 1 })
-      yield* enter(world, run, "sampler_weights", options, { sizeBytes, steps, damage: null })
-      const path = CheckpointPath.format({ runId: run.id, kind: "sampler_weights", name })
-      return body({ path, type: "save_weights_for_sampler" })
+      yield* enter(world, run, kind, options, { sizeBytes, steps, damage: null })
+      const type = kind === "sampler_weights" ? "save_weights_for_sampler" : "save_weights_external"
+      return body({ path: pathOf(run.id, { kind, name }), type })
     })
 
 /** Opens a sampling session on the weights as they are, without a checkpoint. */
@@ -263,8 +268,7 @@ export const sampleFromHere =
         digest: options.digest,
         baseModel: run.baseModel,
         modelPath: null,
-        sampler: Effect.succeed(sampler),
-        requests: new Map()
+        sampler: Effect.succeed(sampler)
       })
       return body({ sampling_session_id: id, path: null, type: "save_weights_for_sampler" })
     })

@@ -6,7 +6,6 @@
  * - **W2** a model that is dead stays dead: what waits fails, what comes later fails;
  * - **W3** the flag of a corrupted run is on its record before any of its operations is seen to fail.
  */
-import * as CheckpointPath from "@tinkex/tinker/wire/CheckpointPath"
 import type { Clock } from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -40,6 +39,8 @@ export interface Session {
   expired: boolean
   readonly models: Map<number, Model>
   readonly samplers: Map<number, SamplingSession>
+  /** Its client has said that it is done. */
+  finished: boolean
   /** What it asked for, and how long that took; the first 10,000. */
   readonly trace: Array<Slice>
 }
@@ -65,6 +66,20 @@ export interface SamplingSession {
   readonly sampler: Effect.Effect<Sampler, OperationFailed>
   /** Requests by their numbers, which may be beyond 2^53. */
   readonly requests: Map<string, { readonly digest: string; readonly future: Future }>
+  /** Clients that have joined, besides the one that opened it. */
+  clients: number
+  /** Requests that have ended, in that order. */
+  readonly completions: Array<Completion>
+  /** Wakes those who wait for another completion; a new one each time. */
+  news: Deferred.Deferred<void>
+}
+
+/** A request of a sampling session that has ended. */
+export interface Completion {
+  readonly requestId: string
+  readonly seqId: string
+  readonly failed: boolean
+  readonly size: number
 }
 
 /** What an operation does when its turn comes. */
@@ -97,6 +112,8 @@ export interface Model {
   lastUsed: number
 }
 
+export type Api = "0.25" | "0.38"
+
 export interface Settings {
   readonly seed: number
   readonly longPollMillis: number
@@ -104,6 +121,8 @@ export interface Settings {
   readonly retentionMillis: number
   readonly gate: GateSettings
   readonly compute: "model" | "none"
+  /** The revision of the API that is served. */
+  readonly api: Api
   /** What a poll for a result that is not there yet is answered with. */
   readonly pendingReply: "try_again" | "408"
   /** Results of more bytes are first told by their size, to those who allow it. */
@@ -119,6 +138,8 @@ export interface Settings {
   readonly conflicts: "refuse" | "original"
   /** Replaces parts of the reply to `client/config`. */
   readonly clientConfig: Readonly<Record<string, unknown>>
+  /** And of the reply to `client/dynamic_config`. */
+  readonly dynamicConfig: Readonly<Record<string, unknown>>
 }
 
 const auditLimit = 100_000
@@ -183,7 +204,7 @@ export class World {
       checkpoint === undefined
         ? {}
         : {
-            path: CheckpointPath.format({ runId: run.id, kind: checkpoint.kind, name: checkpoint.name }),
+            path: `tinker://${run.id}/${checkpoint.kind}/${checkpoint.name}`,
             purpose: checkpoint.kind === "weights" ? "training" : "sampling"
           }
     this.deeds.push({ at: this.now(), event, modelId: run.id, ...path })
@@ -233,6 +254,7 @@ export class World {
       openedAt: now,
       lastBeat: now,
       expired: false,
+      finished: false,
       models: new Map(),
       samplers: new Map(),
       trace: []
@@ -251,9 +273,20 @@ export class World {
       : Effect.succeed(session)
   }
 
-  openSampler(samplingSeqId: number, sampler: SamplingSession): void {
+  openSampler(
+    samplingSeqId: number,
+    opened: Omit<SamplingSession, "requests" | "clients" | "completions" | "news">
+  ): SamplingSession {
+    const sampler: SamplingSession = {
+      ...opened,
+      requests: new Map(),
+      clients: 0,
+      completions: [],
+      news: Deferred.makeUnsafe<void>()
+    }
     sampler.session.samplers.set(samplingSeqId, sampler)
     this.samplers.set(sampler.id, sampler)
+    return sampler
   }
 
   expireIfDue(session: Session): void {
@@ -351,7 +384,7 @@ export class World {
   private failWaiting(model: Model, error: string): void {
     for (const op of model.sequence.waiting) {
       op.work = undefined
-      this.settle(op, { _tag: "Failed", error, category: "server" })
+      this.settle(op.future, { _tag: "Failed", error, category: "server" })
     }
   }
 
@@ -405,7 +438,7 @@ export class World {
       const dead = deathOf(model)
       if (dead === undefined) return Effect.as(this.start(model), reply)
       op.work = undefined
-      this.settle(op, { _tag: "Failed", error: dead, category: "server" })
+      this.settle(op.future, { _tag: "Failed", error: dead, category: "server" })
       return Effect.succeed(reply)
     })
   }
@@ -528,7 +561,7 @@ export class World {
   private forget(op: Op): Effect.Effect<void> {
     return Effect.sync(() => {
       op.future.expired = true
-      this.settle(op, { _tag: "Failed", error: "it was forgotten", category: "server" })
+      this.settle(op.future, { _tag: "Failed", error: "it was forgotten", category: "server" })
     })
   }
 
@@ -564,26 +597,49 @@ export class World {
     const { delay, expire } = op.faults
     if (expire) op.future.expired = true
     if (delay === undefined) {
-      this.settle(op, result)
+      this.settle(op.future, result)
       return Effect.void
     }
     op.future.queueState = delay.queueState ?? "active"
     return this.background(
       Effect.andThen(
         Effect.sleep(delay.millis),
-        Effect.sync(() => this.settle(op, result))
+        Effect.sync(() => this.settle(op.future, result))
       )
     )
   }
 
-  private settle(op: Op, result: Result): void {
+  /** Nobody wants this result any more. What has ended already stays as it is. */
+  cancel(requestId: string, user: string): Effect.Effect<void, Refused> {
+    return Effect.suspend(() => {
+      const future = this.futures.find(requestId, this.now())
+      if (typeof future === "string") return Effect.fail(refused(404, `Request ${requestId} not found`))
+      if (future.place.user !== user) return Effect.fail(noAccess())
+      const error = `Request ${requestId} was cancelled`
+      this.settle(future, { _tag: "Failed", error, category: "user" })
+      return Effect.void
+    })
+  }
+
+  private settle(future: Future, result: Result): void {
+    if (future.result !== undefined) return
     const now = this.now()
-    this.futures.settle(op.future, result, now)
-    const { createdAt, place } = op.future
-    const session = this.models.get(place.modelId ?? "")?.session ?? this.samplers.get(place.samplerId ?? "")?.session
+    this.futures.settle(future, result, now)
+    const { createdAt, id, operation, place } = future
+    const sampler = this.samplers.get(place.samplerId ?? "")
+    if (sampler !== undefined && this.settings.api !== "0.25") {
+      const seqId = id.slice(sampler.id.length + 1)
+      const failed = result._tag === "Failed"
+      const size = result._tag === "Output" ? result.protobuf().length : 0
+      sampler.completions.push({ requestId: id, seqId, failed, size })
+      const { news } = sampler
+      sampler.news = Deferred.makeUnsafe<void>()
+      Deferred.doneUnsafe(news, Effect.void)
+    }
+    const session = this.models.get(place.modelId ?? "")?.session ?? sampler?.session
     if (session === undefined || session.trace.length >= traceLimit) return
     const track = place.modelId ?? place.samplerId ?? session.id
-    session.trace.push({ name: op.operation, track, fromMillis: createdAt, toMillis: now })
+    session.trace.push({ name: operation, track, fromMillis: createdAt, toMillis: now })
   }
 
   /** Waits for a result as long as a poll may take. */

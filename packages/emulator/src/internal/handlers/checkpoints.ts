@@ -1,5 +1,4 @@
 /** Training runs and checkpoints as they are listed and managed. */
-import * as CheckpointPath from "@tinkex/tinker/wire/CheckpointPath"
 import * as Json from "@tinkex/tinker/wire/Json"
 import * as Effect from "effect/Effect"
 import type { CheckpointKind, CheckpointRecord, Run } from "../catalog.ts"
@@ -11,14 +10,17 @@ import { type Handler, inScope } from "./session.ts"
 
 const iso = (millis: number) => new Date(millis).toISOString()
 
+const typeNames = { weights: "training", sampler_weights: "sampler", external_weights: "external" }
+
 const checkpointWire = (run: Run, record: CheckpointRecord) => ({
   checkpoint_id: `${record.kind}/${record.name}`,
-  checkpoint_type: record.kind === "weights" ? "training" : "sampler",
+  checkpoint_type: typeNames[record.kind],
   time: iso(record.savedAt),
-  tinker_path: CheckpointPath.format({ runId: run.id, kind: record.kind, name: record.name }),
+  tinker_path: Operations.pathOf(run.id, record),
   size_bytes: record.sizeBytes,
   public: record.public,
-  expires_at: record.expiresAt === null ? null : iso(record.expiresAt)
+  expires_at: record.expiresAt === null ? null : iso(record.expiresAt),
+  ...(record.userMetadata === null ? {} : { user_metadata: record.userMetadata })
 })
 
 /** What a listing shows of a run, newest first. */
@@ -102,7 +104,7 @@ const findRecord = (
   [id = "", kind = "", name = ""]: ReadonlyArray<string>,
   access: "own" | "read"
 ): Effect.Effect<Found, Refused> => {
-  if (kind !== "weights" && kind !== "sampler_weights") {
+  if (kind !== "weights" && kind !== "sampler_weights" && kind !== "external_weights") {
     return Effect.fail(refused(400, `"${kind}" is no kind of checkpoint; write weights/<name>`))
   }
   const run = world.catalog.runs.get(id)

@@ -10,7 +10,7 @@ import * as Digest from "../digest.ts"
 import type { Result } from "../futures.ts"
 import * as Operations from "../operations.ts"
 import { ok, refused, type Refused } from "../reply.ts"
-import { type SamplingSession, type Session, submitted, type World } from "../world.ts"
+import { type SamplingSession, submitted, type World } from "../world.ts"
 import { jsonBody } from "./body.ts"
 import { checkBaseModel, type Handler } from "./session.ts"
 import { locate } from "./weights.ts"
@@ -51,19 +51,6 @@ const sourceOf = Effect.fnUntraced(function* (
 const opened = (sampler: SamplingSession) =>
   ok({ type: "create_sampling_session", sampling_session_id: sampler.id }, { audit: { samplerId: sampler.id } })
 
-const open = Effect.fnUntraced(function* (
-  world: World,
-  session: Session,
-  samplingSeqId: number,
-  digest: string,
-  source: Source
-) {
-  const id = Operations.samplerId(session.id, samplingSeqId)
-  const sampler: SamplingSession = { id, session, digest, ...source, requests: new Map() }
-  yield* Effect.sync(() => world.openSampler(samplingSeqId, sampler))
-  return sampler
-})
-
 export const createSamplingSession: Handler = (world, request) =>
   Effect.gen(function* () {
     const body = yield* readCreate(request)
@@ -77,7 +64,9 @@ export const createSamplingSession: Handler = (world, request) =>
       const detail = `sampling_session_seq_id ${seqId} of session ${session.id} was used for another request`
       return yield* Effect.fail(refused(409, detail))
     }
-    return opened(yield* open(world, session, seqId, digest, yield* sourceOf(world, request.user, given)))
+    const source = yield* sourceOf(world, request.user, given)
+    const id = Operations.samplerId(session.id, seqId)
+    return opened(world.openSampler(seqId, { id, session, digest, ...source }))
   })
 
 export const sampler: Handler = (world, request, [id = ""]) =>

@@ -3,6 +3,7 @@ import * as Json from "@tinkex/tinker/wire/Json"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as LanguageModel from "../../LanguageModel.ts"
+import type { Run } from "../catalog.ts"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
 import { type Caller, ok, refused, type Refused, type Reply } from "../reply.ts"
@@ -37,13 +38,16 @@ export const authToken: Handler = (world, request) =>
     ? Effect.sync(() => ok({ jwt: world.gate.issue(request.user) }))
     : Effect.fail(refused(404, "This server takes keys as they are; pjwt_auth_enabled is false"))
 
-export const dynamicConfig: Handler = () => Effect.succeed(ok({ refresh_interval_sec: 300 }))
+export const dynamicConfig: Handler = (world) =>
+  Effect.sync(() => ok({ refresh_interval_sec: 300, ...world.settings.dynamicConfig }))
 
 export const serverCapabilities: Handler = (world) =>
   Effect.sync(() =>
     ok({
       supported_models: [...world.settings.models].map(([name, base]) => ({
         model_name: name,
+        trainable: true,
+        sampleable: true,
         max_context_length: LanguageModel.baseModels.find(({ name }) => name === base)?.maxContextLength
       }))
     })
@@ -62,12 +66,15 @@ export const createSession: Handler = (world, request) =>
 
 const readHeartbeat = jsonBody(Json.SessionHeartbeatRequest)
 export const sessionHeartbeat: Handler = (world, request) =>
-  Effect.flatMap(readHeartbeat(request), (body) =>
-    Effect.map(world.session(body.session_id, request.user), (session) => {
+  Effect.flatMap(readHeartbeat(request), (body) => {
+    if (world.sessions.get(body.session_id)?.finished === true) {
+      return Effect.fail(refused(410, `Session ${body.session_id} is finished`))
+    }
+    return Effect.map(world.session(body.session_id, request.user), (session) => {
       session.lastBeat = world.now()
       return ok({ type: "session_heartbeat" })
     })
-  )
+  })
 
 /** Whose things a query is about: the caller's own, or everybody's. */
 export const inScope = (request: Caller): Effect.Effect<(owner: string) => boolean, Refused> => {
@@ -141,6 +148,28 @@ export interface NewRun {
   readonly userMetadata: Readonly<Record<string, string>> | null
 }
 
+/** The record of a run that begins now. */
+export const newRun = (world: World, session: Session, modelSeqId: number, run: NewRun): Run => {
+  const now = world.now()
+  return {
+    baseModel: run.baseModel,
+    rank: run.rank,
+    seed: run.seed,
+    trainMlp: run.trainMlp,
+    trainAttn: run.trainAttn,
+    trainUnembed: run.trainUnembed,
+    userMetadata: run.userMetadata,
+    id: `${session.id}:train:${modelSeqId}`,
+    owner: session.owner,
+    projectId: session.projectId,
+    createdAt: now,
+    lastRequestAt: now,
+    corrupted: false,
+    ledger: [],
+    checkpoints: []
+  }
+}
+
 /**
  * Begins a model under the number that the client chose for it. Its first operation, number 0, is the request itself; the
  * same request again gets the same promise.
@@ -161,29 +190,29 @@ export const beginModel = (
   const existing = session.models.get(modelSeqId)
   if (existing !== undefined) return submit(existing, Operations.settled)
   return Effect.flatMap(begin, ({ run, work }) => {
-    const now = world.now()
-    const model = world.addModel(session, modelSeqId, {
-      ...run,
-      id: `${session.id}:train:${modelSeqId}`,
-      owner: session.owner,
-      projectId: session.projectId,
-      createdAt: now,
-      lastRequestAt: now,
-      corrupted: false,
-      ledger: [],
-      checkpoints: []
-    })
+    const model = world.addModel(session, modelSeqId, newRun(world, session, modelSeqId, run))
     return submit(model, work)
   })
 }
 
-const readCreateModel = jsonBody(Json.CreateModelRequest)
+// Later clients may leave the configuration out, and say which optimizer they want.
+const readCreateModel = jsonBody(
+  Schema.Struct({
+    ...Json.CreateModelRequest.fields,
+    lora_config: Json.LoraConfig.pipe(Schema.withDecodingDefaultKey(Effect.succeed({ rank: 32 }))),
+    optimizer_config: Schema.optionalKey(Schema.NullOr(Schema.Struct({ type: Schema.String })))
+  })
+)
 export const createModel: Handler = (world, request) =>
   Effect.flatMap(readCreateModel(request), (body) =>
     Effect.flatMap(world.session(body.session_id, request.user), (session) => {
       const { rank, seed, train_attn, train_mlp, train_unembed } = body.lora_config
       const begin = Effect.gen(function* () {
         yield* checkBaseModel(world, body.base_model)
+        const optimizer = body.optimizer_config?.type ?? "adamw"
+        if (optimizer !== "adamw") {
+          return yield* Effect.fail(refused(400, `optimizer "${optimizer}" is not offered here; use adamw`))
+        }
         if (rank < 1 || rank > LanguageModel.maxRank) {
           return yield* Effect.fail(refused(400, `lora_config.rank must be from 1 to ${LanguageModel.maxRank}`))
         }

@@ -23,7 +23,8 @@ const problemOfTtl = (ttlSeconds: number | null | undefined): string | undefined
     ? undefined
     : `ttl_seconds is ${ttlSeconds}; give a positive number or leave it out`
 
-const readSaveWeights = jsonBody(Json.SaveWeightsRequest)
+const Metadata = Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String)))
+const readSaveWeights = jsonBody(Schema.Struct({ ...Json.SaveWeightsRequest.fields, user_metadata: Metadata }))
 export const saveWeights: Handler = (world, request) =>
   Effect.flatMap(readSaveWeights(request), (body) =>
     Effect.flatMap(world.model(body.model_id, request.user), (model) => {
@@ -33,7 +34,8 @@ export const saveWeights: Handler = (world, request) =>
         world.refuse(model, seq_id, refused(status, detail, { modelId: model.id, seqId: seq_id }))
       const problem = problemOfName(name) ?? problemOfTtl(ttl_seconds)
       if (problem !== undefined) return refuse(422, problem)
-      const options = { name, ttlSeconds: ttl_seconds ?? undefined, overwrite: body.overwrite ?? false }
+      const userMetadata = body.user_metadata ?? null
+      const options = { name, ttlSeconds: ttl_seconds ?? undefined, overwrite: body.overwrite ?? false, userMetadata }
       return world.submit(model, {
         operation: "save_weights",
         seqId: seq_id,
@@ -50,7 +52,8 @@ const readSaveForSampler = jsonBody(
     seq_id: Unnamed,
     path: Schema.optionalKey(Schema.NullOr(Schema.String)),
     sampling_session_seq_id: Schema.optionalKey(Schema.NullOr(Unnamed)),
-    ttl_seconds: Schema.optionalKey(Schema.NullOr(Schema.Int))
+    ttl_seconds: Schema.optionalKey(Schema.NullOr(Schema.Int)),
+    user_metadata: Metadata
   })
 )
 export const saveWeightsForSampler: Handler = (world, request) =>
@@ -71,8 +74,45 @@ export const saveWeightsForSampler: Handler = (world, request) =>
       }
       const problem = problemOfName(name)
       if (problem !== undefined) return refuse(problem)
-      const options = { name, ttlSeconds: ttl_seconds ?? undefined }
-      return submit(Digest.ofJson(["save_weights_for_sampler", options]), Operations.saveForSampler(world, options))
+      const options = { name, ttlSeconds: ttl_seconds ?? undefined, userMetadata: body.user_metadata ?? null }
+      return submit(
+        Digest.ofJson(["save_weights_for_sampler", options]),
+        Operations.saveForSampler(world, "sampler_weights", options)
+      )
+    })
+  )
+
+const readSaveExternal = jsonBody(
+  Schema.Struct({
+    model_id: Schema.String,
+    seq_id: Unnamed,
+    path: Schema.String,
+    ttl_seconds: Schema.optionalKey(Schema.NullOr(Schema.Int)),
+    user_metadata: Metadata,
+    age_encryption_recipients: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String)))
+  })
+)
+/** After 0.25: a checkpoint whose files other programs fetch one by one. */
+export const saveWeightsExternal: Handler = (world, request) =>
+  Effect.flatMap(readSaveExternal(request), (body) =>
+    Effect.flatMap(world.model(body.model_id, request.user), (model) => {
+      const { path: name, seq_id: seqId, ttl_seconds } = body
+      if (seqId < 1) return Effect.fail(reservedSeqId)
+      const encrypted = (body.age_encryption_recipients ?? []).length > 0
+      const problem =
+        problemOfName(name) ??
+        problemOfTtl(ttl_seconds) ??
+        (encrypted ? "age_encryption_recipients are given; this server does not encrypt" : undefined)
+      if (problem !== undefined) {
+        return world.refuse(model, seqId, refused(422, problem, { modelId: model.id, seqId }))
+      }
+      const options = { name, ttlSeconds: ttl_seconds ?? undefined, userMetadata: body.user_metadata ?? null }
+      return world.submit(model, {
+        operation: "save_weights_for_sampler",
+        seqId,
+        digest: Digest.ofJson(["save_weights_external", options]),
+        work: Operations.saveForSampler(world, "external_weights", options)
+      })
     })
   )
 

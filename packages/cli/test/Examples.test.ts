@@ -46,4 +46,11 @@ describe("examples", () => {
     assert.include(out, `"the cat" + " sat on the mat." (stop)`)
     assert.include(out, "400 samples, 0 prompts failed\ntrue\n")
   })
+
+  it("05: a preference that the service knows no loss for is learnt", { timeout: 60_000 }, async () => {
+    const out = await run("05-preference-loss")
+    assert.include(out, "gradient off by less than 1e-6: true")
+    assert.match(out, /step 0: loss 2\.079, accuracy 0\n/)
+    assert.match(out, /step 40: loss 0\.00\d, accuracy 1\n/)
+  })
 })

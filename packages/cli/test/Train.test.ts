@@ -136,6 +136,38 @@ describe("tinkex emulator", () => {
   })
 })
 
+describe("tinkex emulator with switches", () => {
+  it(
+    "knows its users, serves models under other names, and exchanges keys for tokens",
+    { timeout: 60_000 },
+    async () => {
+      const emulator = start([
+        "emulator",
+        ...["--key", "tml-one=ann", "--key", "tml-two=bob", "--token-exchange", "--api", "0.38"],
+        ...["--model", "Qwen/Qwen3-8B=tiny/byte-lm-16", "--session-timeout", "1 minute"]
+      ])
+      await until("the address", () => emulator.stdout().includes("\n"))
+      const url = `${emulator.stdout().trim()}/api/v1`
+      const call = async (path: string, key: string, method: "GET" | "POST") => {
+        const headers = { "x-api-key": key, "content-type": "application/json" }
+        const answer = await fetch(`${url}/${path}`, { method, headers, ...(method === "POST" ? { body: "{}" } : {}) })
+        return { status: answer.status, text: await answer.text() }
+      }
+      assert.strictEqual((await call("auth/token", "tml-three", "POST")).status, 403)
+      assert.strictEqual((await call("get_server_capabilities", "tml-one", "GET")).status, 401)
+      const { jwt } = JSON.parse((await call("auth/token", "tml-one", "POST")).text) as { jwt: string } // shape of the contract
+      assert.include((await call("get_server_capabilities", jwt, "GET")).text, "Qwen/Qwen3-8B")
+      assert.strictEqual((await call("cancel_future", jwt, "POST")).status, 422)
+      emulator.kill("SIGTERM")
+      await emulator.ended
+
+      const wrong = await tinkex(["emulator", "--model", "x=tiny/none"])
+      assert.strictEqual(wrong.code, 2, wrong.stderr)
+      assert.include(wrong.stderr, "tiny/none")
+    }
+  )
+})
+
 describe("tinkex demo", () => {
   it("holds, reads its claims from the server, and leaves nothing behind", { timeout: 120_000 }, async () => {
     const folder = temporaryFolder()

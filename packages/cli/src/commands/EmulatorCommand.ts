@@ -22,9 +22,36 @@ export const emulator = Command.make(
       Flag.optional
     ),
     inject: flags.inject,
+    model: Flag.KeyValuePair("model").pipe(
+      Flag.withDescription("Serve one of the small models under another name: Qwen/Qwen3-8B=tiny/byte-lm-16"),
+      Flag.withDefault<Record<string, string>>({})
+    ),
+    key: Flag.KeyValuePair("key").pipe(
+      Flag.withDescription("Let this key in, as this user: tml-secret=ann (default: any key, one user)"),
+      Flag.optional
+    ),
+    tokenExchange: Flag.Boolean("token-exchange").pipe(
+      Flag.withDescription("Keys are good for a token only, as on a service with token authentication"),
+      Flag.withDefault(false)
+    ),
+    api: Flag.Literals("api", ["0.25", "0.38"]).pipe(
+      Flag.withDescription("Revision of the API, by the version of the official client (default: 0.25)"),
+      Flag.withDefault("0.25" as const)
+    ),
+    compute: Flag.Literals("compute", ["model", "none"]).pipe(
+      Flag.withDescription("none: answer at once with zeros, to measure the protocol (default: model)"),
+      Flag.withDefault("model" as const)
+    ),
+    sessionTimeout: flags.duration(
+      "session-timeout",
+      "A session ends after so long without a heartbeat (default: 5 minutes)"
+    ),
+    longPoll: flags.duration("long-poll", "A poll waits so long for its result (default: 30 seconds)"),
+    retention: flags.duration("result-retention", "A result can be fetched for so long (default: 1 hour)"),
+    buildTime: flags.duration("build-time", "An archive or a trace takes so long to be made (default: none)"),
     seed: flags.count("seed", "Of ids, of models without one, and of ranges in --inject", [0, 2_147_483_647], 1)
   },
-  Effect.fnUntraced(function* ({ directory, host, inject, port, seed }) {
+  Effect.fnUntraced(function* ({ directory, host, inject, key, model, port, seed, ...settings }) {
     const output = yield* Output
     const faults = Option.isSome(inject) ? yield* FaultPlan.parse(inject.value, seed) : undefined
     yield* Emulator.serve({
@@ -32,6 +59,15 @@ export const emulator = Command.make(
       port,
       seed,
       faults,
+      models: model,
+      apiKeys: Option.getOrUndefined(key),
+      tokenExchange: settings.tokenExchange,
+      api: settings.api,
+      compute: settings.compute,
+      sessionTimeout: Option.getOrUndefined(settings.sessionTimeout),
+      longPoll: Option.getOrUndefined(settings.longPoll),
+      resultRetention: Option.getOrUndefined(settings.retention),
+      buildTime: Option.getOrUndefined(settings.buildTime),
       directory: Option.getOrUndefined(Option.map(directory, (folder) => NodePath.resolve(folder))),
       onReady: (url) =>
         output.format === "json"

@@ -141,11 +141,8 @@ describe("tinkex emulator with switches", () => {
     "knows its users, serves models under other names, and exchanges keys for tokens",
     { timeout: 60_000 },
     async () => {
-      const emulator = start([
-        "emulator",
-        ...["--key", "tml-one=ann", "--key", "tml-two=bob", "--token-exchange", "--api", "0.38"],
-        ...["--model", "Qwen/Qwen3-8B=tiny/byte-lm-16", "--session-timeout", "1 minute"]
-      ])
+      const words = "emulator --key tml-one=ann --key tml-two=bob --token-exchange --api 0.38 --session-timeout"
+      const emulator = start([...words.split(" "), "1 minute", "--model", "Qwen/Qwen3-8B=tiny/byte-lm-16"])
       await until("the address", () => emulator.stdout().includes("\n"))
       const url = `${emulator.stdout().trim()}/api/v1`
       const call = async (path: string, key: string, method: "GET" | "POST") => {

@@ -16,6 +16,7 @@ const files: ReadonlyArray<
   [() => import("./actor-children.ts"), "start-100k-dynamic", "start-100k-dynamic-finalizer", "stop-100k"],
   [() => import("./actor-fairness.ts"), "fairness"],
   [() => import("./trainer-step-overhead.ts"), "trainer-step-overhead"],
+  [() => import("./archive-download.ts"), "archive-download"],
   [() => import("./sample-client-cpu.ts"), "sample-client-cpu"]
 ]
 

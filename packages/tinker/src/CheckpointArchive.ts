@@ -14,6 +14,7 @@
  */
 import * as Crypto from "node:crypto"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
@@ -93,6 +94,8 @@ const temporary = (operation: string, target: string) =>
   )
 
 const rounds = 3
+/** Written at a time: a network gives smaller pieces than a disk likes to take. */
+const blockBytes = 1024 * 1024
 
 /** The bytes of an archive in a file; begins again, a few times, where they cannot be continued. */
 const fetchInto = Effect.fnUntraced(function* (
@@ -107,17 +110,27 @@ const fetchInto = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       const handle = yield* fs.open(file, { flag: "w" })
       let bytes = 0
-      yield* Stream.runForEachArray(rest.streamCheckpointArchive(path, options), (pieces) =>
-        Effect.forEach(
-          pieces,
-          (piece) => {
-            bytes += piece.length
-            return handle.writeAll(piece)
-          },
-          { discard: true }
-        )
-      )
-      yield* handle.sync
+      let held: Array<Uint8Array> = []
+      let heldBytes = 0
+      let writing: Fiber.Fiber<void, PlatformError.PlatformError> | undefined
+      /** Writes what has come while more of it comes. */
+      const flush = Effect.gen(function* () {
+        if (writing !== undefined) yield* Fiber.join(writing)
+        const block = Buffer.concat(held, heldBytes)
+        held = []
+        heldBytes = 0
+        writing = yield* Effect.forkScoped(handle.writeAll(block), { startImmediately: true })
+      })
+      yield* Stream.runForEachArray(rest.streamCheckpointArchive(path, options), (pieces) => {
+        for (const piece of pieces) {
+          held.push(piece)
+          heldBytes += piece.length
+          bytes += piece.length
+        }
+        return heldBytes < blockBytes ? Effect.void : flush
+      })
+      yield* flush
+      if (writing !== undefined) yield* Fiber.join(writing)
       return bytes
     })
   ).pipe(Effect.catchTag("PlatformError", (error) => Effect.fail(local(operation, file, "written")(error))))

@@ -55,7 +55,8 @@ export const make = (options: {
         let total: number | undefined
         let validator: string | undefined
         let failures = 0
-        let progressAt = yield* Clock.currentTimeMillis
+        const clock = yield* Clock.Clock
+        let progressAt = clock.currentTimeMillisUnsafe()
 
         const cut = (problem: string) => new TinkerError({ reason: new Transport({ operation, problem }) })
 
@@ -120,6 +121,17 @@ export const make = (options: {
             )
           )
 
+        const timeout = new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(stallMillis) }) })
+        /** Fails when nothing has come for too long; one look now and then is cheaper than a timer for each piece. */
+        const stalled = Effect.gen(function* () {
+          let seen = -1
+          while (seen !== received) {
+            seen = received
+            yield* Effect.sleep(stallMillis)
+          }
+          return yield* timeout
+        })
+
         const advance = (piece: Uint8Array) => {
           received += piece.length
           failures = 0
@@ -129,19 +141,12 @@ export const make = (options: {
         const body = (response: HttpClientResponse.HttpClientResponse, secret: string) =>
           response.stream.pipe(
             Stream.mapError((error) => Http.unread(operation, secret, error)),
-            Stream.timeoutOrElse({
-              duration: stallMillis,
-              orElse: () =>
-                Stream.fail(
-                  new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(stallMillis) }) })
-                )
+            Stream.mapArray((pieces) => {
+              progressAt = clock.currentTimeMillisUnsafe()
+              for (const piece of pieces) advance(piece)
+              return pieces
             }),
-            Stream.tap((piece) =>
-              Effect.map(Clock.currentTimeMillis, (now) => {
-                progressAt = now
-                advance(piece)
-              })
-            ),
+            Stream.interruptWhen(stalled),
             Stream.concat(
               Stream.suspend(() =>
                 total !== undefined && received < total

@@ -33,7 +33,7 @@ export interface RecoveryPolicyOptions {
   readonly pollInterval?: Duration.Input | undefined
   /** Restores Adam's moments too; without them a run goes on, but not as if it had never failed. Default true. */
   readonly restoreOptimizer?: boolean | undefined
-  /** Which checkpoint: `latest` with older ones as fallback, or `specific(path)`. Default latest. */
+  /** Which checkpoint: `latest` with older ones as fallback, `best(metric, mode)`, `specific(path)` or `custom(name, choose)`. Default latest. */
   readonly strategy?: CheckpointSelector.Strategy | undefined
   /** How long one try may take before it is stopped and counted as failed. Default 15 minutes. */
   readonly attemptDeadline?: Duration.Input | undefined
@@ -111,6 +111,14 @@ export const latest: CheckpointSelector.Strategy = CheckpointSelector.latest
 /** Exactly this checkpoint, without a fallback. It must belong to the run that is recovered. */
 export const specific = (path: string): CheckpointSelector.Strategy => CheckpointSelector.specific(path)
 
+/** The checkpoint with the lowest (`min`) or highest (`max`) value of a metric, the next best as fallback. */
+export const best = (metric: string, mode: "min" | "max"): CheckpointSelector.Strategy =>
+  CheckpointSelector.best(metric, mode)
+
+/** Those that a function of yours picks from the usable ones, in its order. See `CheckpointSelector.custom`. */
+export const custom = (name: string, choose: CheckpointSelector.Choose): CheckpointSelector.Strategy =>
+  CheckpointSelector.custom(name, choose)
+
 const show = (value: unknown): string => {
   if (Duration.isDuration(value)) return Duration.format(value)
   if (typeof value === "string") return JSON.stringify(value)
@@ -167,9 +175,13 @@ const integer: Form = {
 }
 const duration: Form = { expects: 'a duration such as "30 seconds"', read: parseDuration }
 const strategy: Form = {
-  expects: '"latest" or the tinker:// path of a checkpoint',
-  read: (text) =>
-    text === "latest" ? Option.some(latest) : text.startsWith("tinker://") ? Option.some(specific(text)) : Option.none()
+  expects: '"latest", "best:<metric>:min", "best:<metric>:max" or the tinker:// path of a checkpoint',
+  read: (text) => {
+    if (text === "latest") return Option.some(latest)
+    if (text.startsWith("tinker://")) return Option.some(specific(text))
+    const [, metric, mode] = /^best:(.+):(min|max)$/.exec(text) ?? []
+    return metric === undefined ? Option.none() : Option.some(best(metric, mode === "max" ? "max" : "min"))
+  }
 }
 
 const forms: { readonly [Field in Exclude<keyof RecoveryPolicyOptions, "schedule">]-?: Form } = {
@@ -203,7 +215,7 @@ const variableOf = (field: string) => `TINKEX_RECOVERY_${field.replace(/[A-Z]/g,
  * | `TINKEX_RECOVERY_JITTER` | `jitter` | `true` or `false` |
  * | `TINKEX_RECOVERY_POLL_INTERVAL` | `pollInterval` | duration |
  * | `TINKEX_RECOVERY_RESTORE_OPTIMIZER` | `restoreOptimizer` | `true` or `false` |
- * | `TINKEX_RECOVERY_STRATEGY` | `strategy` | `latest`, or the path of a checkpoint, `tinker://...` |
+ * | `TINKEX_RECOVERY_STRATEGY` | `strategy` | `latest`, `best:loss:min`, or the path of a checkpoint, `tinker://...` |
  * | `TINKEX_RECOVERY_ATTEMPT_DEADLINE` | `attemptDeadline` | duration |
  * | `TINKEX_RECOVERY_MAX_CONCURRENT` | `maxConcurrent` | whole number |
  * | `TINKEX_RECOVERY_CALLBACK_LIMIT` | `callbackLimit` | duration |

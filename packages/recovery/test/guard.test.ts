@@ -51,6 +51,7 @@ const request = (
     chosen: Option.none(),
     fallbacks: [],
     rejected: [],
+    suspect: [],
     fromBase: true,
     committed: 7,
     replay: Option.none()

@@ -53,6 +53,8 @@ export interface Plan {
   /** Tried in this order if the chosen one turns out to be bad. */
   readonly fallbacks: ReadonlyArray<CheckpointSelector.Candidate>
   readonly rejected: ReadonlyArray<CheckpointSelector.Rejected>
+  /** Those of the above that were saved after the run was last known to be well. They are tried last. */
+  readonly suspect: ReadonlyArray<string>
   /** No checkpoint was ever verified: the run would begin again from its base model. */
   readonly fromBase: boolean
   /** Steps whose results the client has seen. */
@@ -73,12 +75,14 @@ export const plan = (options: {
   readonly committed: number
   readonly baseAllowed: boolean
   readonly now: DateTime.Utc
+  /** The newest time, by the server's clock, at which the run is known to have been well. */
+  readonly wellUntil?: DateTime.Utc | undefined
 }): Plan => {
-  const { chosen, order, rejected } = CheckpointSelector.select(options)
+  const { chosen, order, rejected, suspect } = CheckpointSelector.select(options)
   const fromBase =
     Option.isNone(chosen) &&
     options.baseAllowed &&
-    options.strategy._tag === "Latest" &&
+    options.strategy._tag !== "Specific" &&
     !options.candidates.some((candidate) => candidate.verified)
   const from = fromBase ? Option.some(0) : Option.flatMap(chosen, (candidate) => candidate.step)
   return {
@@ -89,6 +93,7 @@ export const plan = (options: {
     chosen,
     fallbacks: order.slice(1),
     rejected,
+    suspect: suspect.map(({ path }) => path),
     fromBase,
     committed: options.committed,
     replay: Option.map(from, (from) => ({ from, to: Math.max(from, options.committed) }))
@@ -118,7 +123,8 @@ export const planJournaled = (
       sizeBytes: Option.fromNullOr(record.sizeBytes),
       expiresAt: Option.none(),
       savedAt: Option.none(),
-      source: "journal" as const
+      source: "journal" as const,
+      metrics: record.metrics
     })),
     quarantined: state.quarantined,
     deleted: state.deleted,

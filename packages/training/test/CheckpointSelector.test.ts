@@ -79,6 +79,77 @@ describe("CheckpointSelector", () => {
     assert.isTrue(Option.isNone(select([candidate(1), candidate(2)], { strategy, quarantined }).chosen))
   })
 
+  it("the best by a metric comes first in either direction; what was not measured follows, newest first", () => {
+    const candidates = [
+      candidate(1, { metrics: { loss: 0.5 } }),
+      candidate(2, { metrics: { loss: Number.NaN } }),
+      candidate(3, { metrics: { loss: 0.2 } }),
+      candidate(4),
+      candidate(5, { metrics: { loss: 0.9 } })
+    ]
+    const names = (mode: "min" | "max") =>
+      select(candidates, { strategy: CheckpointSelector.best("loss", mode) }).order.map(({ name }) => name)
+    assert.deepStrictEqual(names("min"), ["s3", "s1", "s5", "s4", "s2"])
+    assert.deepStrictEqual(names("max"), ["s5", "s1", "s3", "s4", "s2"])
+  })
+
+  it("a function of the program sees only what is usable, newest first, and can neither add nor repeat anything", () => {
+    const candidates = [candidate(1), candidate(2), candidate(3), candidate(4)]
+    const quarantined = new Map([["tinker://run/weights/s3", "bad"]])
+    let seen: ReadonlyArray<string> = []
+    const even = CheckpointSelector.custom("even steps", (usable) => {
+      seen = usable.map(({ name }) => name)
+      const kept = usable.filter(({ step }) => Option.exists(step, (step) => step % 2 === 0))
+      return [candidate(9), ...kept.toReversed(), ...kept]
+    })
+    const { order, rejected } = select(candidates, { strategy: even, quarantined })
+    assert.deepStrictEqual(seen, ["s4", "s2", "s1"])
+    assert.deepStrictEqual(
+      order.map(({ name }) => name),
+      ["s2", "s4"]
+    )
+    assert.deepStrictEqual(
+      rejected.map(({ candidate, reason }) => [candidate.name, reason]),
+      [
+        ["s3", "quarantined: bad"],
+        ["s1", "left out by even steps"]
+      ]
+    )
+    const throws = CheckpointSelector.custom("broken", () => {
+      throw new Error("boom")
+    })
+    assert.strictEqual(select(candidates, { strategy: throws }).rejected.length, 4)
+  })
+
+  it("F53: what was saved after the run was last known to be well comes last, unless it was verified", () => {
+    const savedAt = (at: number) => Option.some(DateTime.makeUnsafe(at))
+    const { order, suspect } = select(
+      [
+        candidate(1, { verified: false, savedAt: savedAt(100) }),
+        candidate(2, { verified: false, savedAt: savedAt(200) }),
+        candidate(3, { verified: false, savedAt: savedAt(201) }),
+        candidate(4, { verified: true, savedAt: savedAt(999) })
+      ],
+      { wellUntil: DateTime.makeUnsafe(200) }
+    )
+    assert.deepStrictEqual(
+      order.map(({ name }) => name),
+      ["s4", "s2", "s1", "s3"]
+    )
+    assert.deepStrictEqual(
+      suspect.map(({ name }) => name),
+      ["s3"]
+    )
+  })
+
+  it("what does not fit the run is rejected with its reason", () => {
+    const unfit = "it has rank 16, the run 8"
+    assert.deepStrictEqual(
+      select([candidate(1, { unfit })]).rejected.map(({ reason }) => reason),
+      [unfit]
+    )
+  })
+
   it.effect.prop(
     "CS1-CS3: every candidate is ordered or rejected, verified and newer ones first, nothing bad in the order",
     [

@@ -156,7 +156,7 @@ export const select = (options: {
     if (reason === undefined) usable.push(candidate)
     else rejected.push({ candidate, reason })
   }
-  const chosen = preferred(strategy, usable.sort(newestFirst))
+  const chosen = preferred(strategy, usable.toSorted(newestFirst))
   if (strategy._tag === "Custom") {
     const kept = new Set(chosen)
     for (const candidate of usable) {

@@ -410,6 +410,23 @@ describe("the end of a layer", () => {
     })
   )
 
+  it.effect("is waited for by the one who stops the actor through its ref", () =>
+    Effect.gen(function* () {
+      const diary = journal()
+      const spec = user(diary, { restart: "temporary" }, Effect.sleep("1 second"))
+      const tree = yield* program(Supervisor.start({ children: [spec] }))
+      yield* TestClock.adjust(0)
+      const stopping = yield* Effect.forkChild(tree.refs.user.stop, { startImmediately: true })
+      yield* settle
+      assert.deepStrictEqual(diary.log, ["+layer 1", "+user 1", "terminate 1", "-user 1"])
+      assert.isTrue(pending(stopping))
+      yield* TestClock.adjust("1 second")
+      yield* settle
+      assert.strictEqual(diary.log.at(-1), "-layer 1")
+      assert.isFalse(pending(stopping))
+    })
+  )
+
   it.effect("comes before the next incarnation has its own, unless it takes too long", () =>
     Effect.gen(function* () {
       const diary = journal()

@@ -568,7 +568,8 @@ export class ActorChild extends Addressee {
     const answer = () => {
       this.system.post(() => message instanceof WaitingMessage && message.answer(Exit.void))
     }
-    if (cleanup === undefined) answer()
-    else cleanup.addObserver(answer)
+    const rest = this.ending?.open ?? cleanup // with its layers
+    if (rest === undefined) answer()
+    else rest.addObserver(answer)
   }
 }

@@ -51,6 +51,15 @@ export interface ListRuns extends Scoped {
   readonly projectId?: string | undefined
 }
 
+/** What of a run tells whether it is well. */
+export interface RunFlag {
+  readonly trainingRunId: string
+  /** The run's backend failed; `undefined` where the service says anything but true, false or nothing. */
+  readonly corrupted: boolean | undefined
+  /** When the service last heard of the run, in milliseconds since 1970 by its clock; `undefined` where it does not say. */
+  readonly lastRequestMillis: number | undefined
+}
+
 export interface ListCheckpoints extends CallOptions {
   /** Checkpoints a page, 1 to 1000. Default 100. */
   readonly limit?: number | undefined
@@ -144,6 +153,13 @@ export class RestClient extends Context.Service<
     readonly listTrainingRuns: (
       options?: ListRuns
     ) => Effect.Effect<{ readonly runs: ReadonlyArray<TrainingRun>; readonly cursor: Cursor }, TinkerError>
+    /**
+     * One page of runs, newest first, as little of each as tells whether it is well: for those who look at a hundred thousand
+     * again and again. An answer that is no list of runs is a `BadResponse`; one run that makes no sense spoils no other one.
+     */
+    readonly listRunFlags: (
+      options?: ListRuns
+    ) => Effect.Effect<{ readonly runs: ReadonlyArray<RunFlag>; readonly totalCount: number | undefined }, TinkerError>
     /** All runs, newest first, 100 to a request. */
     readonly streamTrainingRuns: (options?: AllRuns) => Stream.Stream<TrainingRun, TinkerError>
     /** All checkpoints of a run, both kinds. */

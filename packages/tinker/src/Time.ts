@@ -27,14 +27,20 @@ const offset = (zone: string | undefined): string =>
 const isDay = (year: string, month: string, day: string): boolean =>
   Number(day) <= 28 || new Date(Date.UTC(Number(year), Number(month) - 1, Number(day))).getUTCDate() === Number(day)
 
-/** Reads a time; none for a text that is none. */
-export const parse = (raw: string): Option.Option<DateTime.Utc> => {
-  const parts = iso.exec(raw)
-  if (parts === null) return Option.none()
+/** The milliseconds of a time since 1970; `undefined` for what is no time. */
+export const toMillis = (raw: unknown): number | undefined => {
+  const parts = typeof raw === "string" ? iso.exec(raw) : null
+  if (parts === null) return undefined
   // The groups of the date always match.
   const [, year = "", month = "", day = "", clock = "00:00", zone] = parts
   const millis = Date.parse(`${year}-${month}-${day}T${clock}${offset(zone)}`)
-  if (Number.isNaN(millis) || !isDay(year, month, day)) return Option.none()
+  return Number.isNaN(millis) || !isDay(year, month, day) ? undefined : millis
+}
+
+/** Reads a time; none for a text that is none. */
+export const parse = (raw: string): Option.Option<DateTime.Utc> => {
+  const millis = toMillis(raw)
+  if (millis === undefined) return Option.none()
   const time = DateTime.makeUnsafe(millis)
   const plain = raw.length === 20 && raw[10] === "T" && raw[19] === "Z"
   if (!plain) originals.set(time, raw)

@@ -106,6 +106,39 @@ describe("RestClient", () => {
     })
   )
 
+  it.effect("reads flags by the page: a flag that is none is unreadable, a row that is no run is passed over", () =>
+    Effect.gen(function* () {
+      const fake = answering(() => ({
+        json: {
+          training_runs: [
+            run(0),
+            run(1, { corrupted: true }),
+            run(2, { corrupted: "yes", last_request_time: "2026-08-01 10:00:00" }),
+            run(3, { corrupted: null, last_request_time: "yesterday" }),
+            null,
+            { corrupted: true }
+          ],
+          cursor: { offset: 0, limit: 100 }
+        }
+      }))
+      const { runs, totalCount } = yield* over(fake, (rest) => rest.listRunFlags({ limit: 100 }))
+      const at = Date.parse("2026-08-01T10:00:00Z")
+      assert.deepStrictEqual(
+        runs.map(({ corrupted, lastRequestMillis }) => [corrupted, lastRequestMillis]),
+        [
+          [false, at],
+          [true, at],
+          [undefined, at],
+          [undefined, undefined]
+        ]
+      )
+      assert.isUndefined(totalCount)
+      const strange = answering(() => ({ json: { runs: [] } }))
+      const error = yield* Effect.flip(over(strange, (rest) => rest.listRunFlags()))
+      assert.strictEqual(error.reason._tag, "BadResponse")
+    })
+  )
+
   it.effect("reads one run with its flag and its last checkpoint", () =>
     Effect.gen(function* () {
       const fake = answering(() => ({

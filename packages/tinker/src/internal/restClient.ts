@@ -20,6 +20,7 @@ import type {
   ListRuns,
   ListSessions,
   RestClient,
+  RunFlag,
   Scoped
 } from "../RestClient.ts"
 import { Sampler } from "../Sampler.ts"
@@ -154,6 +155,34 @@ const readArchiveUrl = (operation: string) => (reply: Reply) =>
     return Option.some(found)
   })
 
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null
+
+/** By hand: a schema takes twenty times as long, and this is read for a hundred thousand runs every half minute. */
+const readFlags = (operation: string) => (reply: Reply) =>
+  Effect.suspend(() => {
+    const bad = (problem: string) => Effect.fail(new TinkerError({ reason: new BadResponse({ operation, problem }) }))
+    const body = Result.try((): unknown => JSON.parse(utf8.decode(reply.body)))
+    if (Result.isFailure(body)) return bad("it is no JSON")
+    const page = body.success
+    if (!isObject(page) || !Array.isArray(page["training_runs"])) return bad('it has no list "training_runs"')
+    const runs: Array<RunFlag> = []
+    for (const run of page["training_runs"] as ReadonlyArray<unknown>) {
+      if (!isObject(run) || typeof run["training_run_id"] !== "string") continue
+      const flag = run["corrupted"] === undefined ? false : run["corrupted"]
+      runs.push({
+        trainingRunId: run["training_run_id"],
+        corrupted: typeof flag === "boolean" ? flag : undefined,
+        lastRequestMillis: Time.toMillis(run["last_request_time"])
+      })
+    }
+    const cursor = page["cursor"]
+    const total = isObject(cursor) ? cursor["total_count"] : undefined
+    return Effect.succeed({ runs, totalCount: typeof total === "number" ? total : undefined })
+  })
+
+const utf8 = new TextDecoder()
+
 /** A change that was asked for before, and whose answer was lost, is made where the service now says that there is nothing left to do. */
 const madeBefore = (status: number) => (reply: Reply, repeated: boolean) => repeated && reply.status === status
 
@@ -174,6 +203,18 @@ export const make = (
       decode: Runs
     })
     return { runs: page.training_runs, cursor: toCursor(page.cursor) }
+  })
+
+  const listRunFlags = Effect.fn("RestClient.listRunFlags")(function* (options: ListRuns = {}) {
+    const { accessScope = "owned", limit = 20, offset = 0, projectId } = options
+    const operation = "list training runs"
+    yield* checkPage(operation, limit, offset, 100)
+    return yield* request(Endpoint.trainingRuns, {
+      operation,
+      query: { limit, offset, access_scope: accessScope, project_id: projectId },
+      call: options,
+      decode: readFlags(operation)
+    })
   })
 
   const checkpointPage = Effect.fnUntraced(function* (options: ListCheckpoints = {}) {
@@ -276,6 +317,7 @@ export const make = (
       return yield* getTrainingRun(runId, options)
     }),
     listTrainingRuns,
+    listRunFlags,
     streamTrainingRuns: ({ corrupted, ...options }: AllRuns = {}) => {
       const all = Stream.paginate(0, (offset: number) =>
         listTrainingRuns({ ...options, limit: 100, offset }).pipe(

@@ -20,9 +20,11 @@ import * as Http from "./internal/http.ts"
 import * as Rest from "./internal/restClient.ts"
 import type { Request } from "./internal/request.ts"
 import * as Service from "./internal/serviceClient.ts"
+import * as Reporter from "./internal/telemetry.ts"
 import * as Transport from "./internal/transport.ts"
 import { RestClient } from "./RestClient.ts"
 import { ServiceClient } from "./ServiceClient.ts"
+import { Telemetry } from "./Telemetry.ts"
 import { InvalidConfig, TinkerError } from "./TinkerError.ts"
 import * as Header from "./wire/Headers.ts"
 
@@ -81,17 +83,18 @@ export class Tinker extends Context.Service<Tinker, { readonly config: Settings;
   /** All services of the SDK over any HTTP client. */
   static readonly layer = (
     options: TinkerOptions
-  ): Layer.Layer<Tinker | ServiceClient | RestClient, TinkerError, HttpClient> => Layer.effectContext(connect(options))
+  ): Layer.Layer<Tinker | ServiceClient | RestClient | Telemetry, TinkerError, HttpClient> =>
+    Layer.effectContext(connect(options))
 
   /**
    * The same with fetch and the environment: `TINKER_API_KEY` or `TINKER_CREDENTIAL_CMD` (one of them is required),
    * `TINKER_BASE_URL`, `TINKER_PROJECT_ID`, `TINKER_TAGS` (separated by commas), `TINKER_TELEMETRY`,
-   * `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`. An empty variable counts as unset (but an empty
-   * `TINKER_TELEMETRY` as off); what is given here wins.
+   * `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`. An empty variable counts as unset; what
+   * is given here wins.
    */
   static readonly layerConfig = (
     options: Partial<TinkerOptions> = {}
-  ): Layer.Layer<Tinker | ServiceClient | RestClient, TinkerError> =>
+  ): Layer.Layer<Tinker | ServiceClient | RestClient | Telemetry, TinkerError> =>
     Layer.unwrap(Effect.map(fromEnvironment(options), Tinker.layer)).pipe(Layer.provide(FetchHttpClient.layer))
 }
 
@@ -168,9 +171,12 @@ const connect = Effect.fnUntraced(function* (options: TinkerOptions) {
   })
   const { request } = transport
   const rest = Rest.make(transport)
+  const reporter = options.telemetry === true ? yield* Reporter.make(transport) : Reporter.silent
+  transport.onFailure(reporter.telemetry.error)
   const service = yield* Service.make({
     transport,
     rest,
+    reporter,
     tags: [...new Set(options.tags)],
     userMetadata: options.userMetadata ?? {},
     projectId: options.projectId || undefined,
@@ -179,7 +185,8 @@ const connect = Effect.fnUntraced(function* (options: TinkerOptions) {
   })
   return Context.make(Tinker, { config, request }).pipe(
     Context.add(ServiceClient, service),
-    Context.add(RestClient, rest)
+    Context.add(RestClient, rest),
+    Context.add(Telemetry, reporter.telemetry)
   )
 })
 

@@ -61,10 +61,10 @@ const queueState = (body: unknown): QueueState | undefined => {
   }
 }
 
-export const retrieve = Effect.fnUntraced(function* <A>(
-  transport: Transport,
-  poll: Poll<A>
-): Effect.fn.Return<A, TinkerError> {
+export const retrieve = <A>(transport: Transport, poll: Poll<A>): Effect.Effect<A, TinkerError> =>
+  Effect.tapError(fetch(transport, poll), transport.failed)
+
+const fetch = Effect.fnUntraced(function* <A>(transport: Transport, poll: Poll<A>): Effect.fn.Return<A, TinkerError> {
   const { decode, operation, requestId, runId, toleranceMillis } = poll
   const explain = Status.lostModel(runId, poll.kind)
   let iteration = 0

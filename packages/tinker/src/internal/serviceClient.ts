@@ -17,6 +17,7 @@ import * as Rest from "./restClient.ts"
 import * as Samplers from "./samplers.ts"
 import * as Session from "./session.ts"
 import * as Training from "./trainingClient.ts"
+import type { Reporter } from "./telemetry.ts"
 import { decodeValue, protocolVersion, type Transport } from "./transport.ts"
 
 interface NewModel {
@@ -57,13 +58,14 @@ const elsewhere = Effect.map(Random.nextIntBetween(1, 2000), (block) => block * 
 export const make = Effect.fnUntraced(function* (options: {
   readonly transport: Transport
   readonly rest: RestClient["Service"]
+  readonly reporter: Reporter
   readonly tags: ReadonlyArray<string>
   readonly userMetadata: Record<string, string>
   readonly projectId: string | undefined
   readonly heartbeatMillis: number
   readonly toleranceMillis: number
 }): Effect.fn.Return<ServiceClient["Service"], never, Scope.Scope> {
-  const { heartbeatMillis, rest, toleranceMillis, transport } = options
+  const { heartbeatMillis, reporter, rest, toleranceMillis, transport } = options
   const scope = yield* Effect.scope
   const lock = Semaphore.makeUnsafe(1)
   let current: Session.Session | undefined
@@ -86,6 +88,7 @@ export const make = Effect.fnUntraced(function* (options: {
     if (created.info_message) yield* Effect.logInfo(created.info_message)
     if (created.warning_message) yield* Effect.logWarning(created.warning_message)
     if (created.error_message) yield* Effect.logError(created.error_message)
+    yield* reporter.begin(created.session_id)
     if (!fresh) {
       fresh = true
       yield* Effect.forkIn(Effect.ignore(transport.keepFresh), scope)

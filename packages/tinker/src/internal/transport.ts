@@ -64,6 +64,10 @@ export interface Transport {
   readonly token: () => string | undefined
   /** Whether the service handed it out. */
   readonly exchanged: () => boolean
+  /** Told of every call that fails for good; one listener. */
+  readonly onFailure: (listener: (error: TinkerError) => Effect.Effect<void>) => void
+  /** Tells it. */
+  readonly failed: (error: TinkerError) => Effect.Effect<void>
   /** Blanks out credentials. */
   readonly scrub: (text: string) => string
   readonly deadlineMillis: number
@@ -306,6 +310,9 @@ export const make = (options: {
         )
   )
 
+  let listener: (error: TinkerError) => Effect.Effect<void> = () => Effect.void
+  const failed = (error: TinkerError) => Effect.suspend(() => listener(error))
+
   const request: Request = (endpoint, options) =>
     Effect.gen(function* () {
       const { body, decode, operation, timeout } = options
@@ -324,11 +331,15 @@ export const make = (options: {
         retries: options.retries
       })
       return yield* reader(operation, decode)(reply)
-    })
+    }).pipe(Effect.tapError(failed))
 
   return {
     send,
-    exchange,
+    exchange: (outgoing) => Effect.tapError(exchange(outgoing), failed),
+    onFailure: (given) => {
+      listener = given
+    },
+    failed,
     request,
     open: options.open,
     boot,

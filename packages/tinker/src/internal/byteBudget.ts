@@ -33,6 +33,7 @@ export const make = (bytes: number): ByteBudget => {
     }
   }
   const leave = (turn: Turn) => {
+    // It may be let in and interrupted before it goes on.
     if (turn.taken) return give(turn.cost)
     waiting.splice(waiting.indexOf(turn), 1)
   }
@@ -44,7 +45,8 @@ export const make = (bytes: number): ByteBudget => {
           restore(effect),
           Effect.sync(() => give(cost))
         )
-        if (left >= 0 && waiting.length === 0) {
+        // Whoever waits is let in as soon as it is not overdrawn, so nobody does.
+        if (left >= 0) {
           left -= cost
           return use
         }

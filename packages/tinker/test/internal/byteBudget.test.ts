@@ -31,6 +31,18 @@ describe("ByteBudget", () => {
     })
   )
 
+  it.effect("has back what an interrupted one had, at once", () =>
+    Effect.gen(function* () {
+      const budget = ByteBudget.make(0)
+      const first = yield* Effect.forkChild(budget.spend(5)(Effect.never), { startImmediately: true })
+      const second = yield* Effect.forkChild(budget.spend(7)(Effect.never), { startImmediately: true })
+      yield* Fiber.interrupt(first)
+      assert.strictEqual(budget.left(), -7)
+      yield* Fiber.interrupt(second)
+      assert.strictEqual(budget.left(), 0)
+    })
+  )
+
   it.effect.prop(
     "is whole again in the end, whoever fails, dies or goes away, and lets everybody in by their order",
     [

@@ -27,10 +27,10 @@ import type { Sampler } from "./Sampler.ts"
 import type { TinkerError } from "./TinkerError.ts"
 import type { TrainingClient } from "./TrainingClient.ts"
 import type { ModelInput } from "./wire/Datum.ts"
-import type { SampleResponse } from "./wire/SampleResponse.ts"
+import type * as Wire from "./wire/SampleResponse.ts"
 import type { SamplingParams } from "./wire/SamplingParams.ts"
 
-export type { SampledSequence, SampleResponse, TokenLogprob } from "./wire/SampleResponse.ts"
+export type { TokenLogprob, TopkLogprobs } from "./wire/SampleResponse.ts"
 export type { SamplingParams } from "./wire/SamplingParams.ts"
 
 /** Names a sampler to another process of the same account, which then draws from it too; it holds no secret. */
@@ -50,6 +50,17 @@ export type SamplingSource =
   | { readonly weightsOf: TrainingClient }
   /** The sampler of another process. */
   | { readonly handle: SamplingHandle }
+
+/** One sample. */
+export interface SampledSequence extends Wire.SampledSequence {
+  /** The service's name of it, where it gives names. */
+  readonly sequenceId: string | undefined
+}
+
+/** What a prompt gave. */
+export interface SampleResponse extends Wire.SampleResponse {
+  readonly sequences: ReadonlyArray<SampledSequence>
+}
 
 /** How a sampler behaves. */
 export interface SamplerSettings extends CallOptions {
@@ -72,6 +83,13 @@ export interface SampleOptions extends SamplingParams, CallOptions {
   readonly promptLogprobs?: boolean | undefined
   /** Give so many of the likeliest tokens for each place of the prompt. Default 0: none. */
   readonly topkPromptLogprobs?: number | undefined
+  /** Give so many of the likeliest tokens for each place of a sample. Default 0: none. Services of 0.25 do not know it. */
+  readonly topkSampleLogprobs?: number | undefined
+  /**
+   * Of the prompt's log-probabilities only those of so many tokens from its end on, which leaves a cached beginning alone; for
+   * `promptLogprobs` and `topkPromptLogprobs`. Default: all. An answer of a service that does not know it is refused.
+   */
+  readonly promptLogprobsLastN?: number | undefined
 }
 
 /** How to draw from many prompts. */

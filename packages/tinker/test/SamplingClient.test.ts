@@ -59,8 +59,8 @@ describe("ServiceClient.createSamplingClient", () => {
       const sampler = yield* newSampler()
       const result = yield* sampler.sample(prompt, { maxTokens: 4, stop: ["\n"], numSamples: 2 })
       assert.deepStrictEqual(result.sequences, [
-        { stopReason: "stop", tokens: [7], logprobs: [-0.5] },
-        { stopReason: "stop", tokens: [7], logprobs: [-0.5] }
+        { stopReason: "stop", tokens: [7], logprobs: [-0.5], sequenceId: undefined },
+        { stopReason: "stop", tokens: [7], logprobs: [-0.5], sequenceId: undefined }
       ])
       assert.isUndefined(result.promptLogprobs)
       assert.strictEqual(sampler.samplingSessionId, "s0:sample:0")
@@ -157,6 +157,25 @@ describe("ServiceClient.createSamplingClient", () => {
     }).pipe(over(fake))
   })
 
+  it.effect("S2: asks a service that tells processes apart for the numbers", () => {
+    const fake = Fake.make((seen) => {
+      if (seen.path === "client/config") return { json: { sample_join_sampling_session: true } }
+      return seen.path === "join_sampling_session" ? { json: { client_counter: 1 + seen.nth } } : undefined
+    })
+    return Effect.gen(function* () {
+      const { handle } = yield* newSampler()
+      for (let i = 0; i < 2; i++) {
+        const clone = yield* newSampler({ handle })
+        yield* clone.sample(prompt)
+      }
+      assert.deepStrictEqual(seqIds(fake), [1_000_000_000n, 2_000_000_000n])
+      assert.deepStrictEqual(fake.of("join_sampling_session")[0]?.json, {
+        sampling_session_id: "s0:sample:0",
+        type: "join_sampling_session"
+      })
+    }).pipe(over(fake))
+  })
+
   it.effect("keeps the session of another process alive", () => {
     const fake = Fake.make()
     return Effect.gen(function* () {
@@ -211,6 +230,9 @@ describe("SamplingClient.sample", () => {
     ["numSamples 0", { numSamples: 0 }, "numSamples"],
     ["half a sample", { numSamples: 1.5 }, "numSamples"],
     ["a negative top-k", { topkPromptLogprobs: -1 }, "topkPromptLogprobs"],
+    ["half a place", { topkSampleLogprobs: 0.5 }, "topkSampleLogprobs"],
+    ["the end of nothing", { promptLogprobsLastN: 1 }, "promptLogprobsLastN"],
+    ["an end as long as the prompt", { promptLogprobs: true, promptLogprobsLastN: 3 }, "promptLogprobsLastN"],
     ["no token to draw", { maxTokens: 0 }, "maxTokens"],
     ["a negative temperature", { temperature: -1 }, "temperature"],
     ["topK 0", { topK: 0 }, "topK"],
@@ -381,6 +403,50 @@ describe("SamplingClient.sample", () => {
       const reason = yield* reasonOf(sampler.sample(prompt, { numSamples: 2, promptLogprobs: true }))
       assert.strictEqual(reason._tag, "BadResponse")
       assert.match(reason.message, problem)
+    }).pipe(over(fake))
+  })
+
+  it.effect("names samples where the service does, and refuses names for others", () => {
+    const names = [["a", "b"], ["a"]]
+    const fake = Fake.make((seen) =>
+      seen.path === "asample"
+        ? { json: { request_id: `sample:${seen.nth}:2:0`, sample_sequence_ids: names[seen.nth] } }
+        : undefined
+    )
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler()
+      const { sequences } = yield* sampler.sample(prompt, { numSamples: 2 })
+      assert.deepStrictEqual(
+        sequences.map(({ sequenceId }) => sequenceId),
+        ["a", "b"]
+      )
+      const reason = yield* reasonOf(sampler.sample(prompt, { numSamples: 2 }))
+      assert.include(reason.message, "names 1 samples and gives 2")
+    }).pipe(over(fake))
+  })
+
+  it.effect("asks for what later revisions added only where the caller does", () => {
+    const fake = Fake.make((seen) =>
+      isPoll(seen) && seen.nth === 1
+        ? Fake.sampled(1, {
+            sequences: [{ stopReason: "stop", tokens: [7], logprobs: [-0.5], topkLogprobs: [[[7, -0.5]]] }],
+            promptLogprobs: [undefined, undefined, -2]
+          })
+        : undefined
+    )
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler()
+      yield* sampler.sample(prompt)
+      const asked = { topkSampleLogprobs: 1, promptLogprobs: true, promptLogprobsLastN: 1 }
+      const sampled = yield* sampler.sample(prompt, asked)
+      assert.deepStrictEqual(sampled.sequences[0]?.topkLogprobs, [[[7, -0.5]]])
+      assert.deepStrictEqual(sampled.promptLogprobs, [undefined, undefined, -2])
+      const [plain, later] = fake.of("asample").map(({ json }) => json)
+      assert.doesNotHaveAnyKeys(plain, ["topk_sample_logprobs", "prompt_logprobs_last_n"])
+      assert.deepInclude(later, { topk_sample_logprobs: 1, prompt_logprobs_last_n: 1 })
+      // The healthy service of this test is of 0.25 and gives all of them.
+      const reason = yield* reasonOf(sampler.sample(prompt, asked))
+      assert.include(reason.message, "more than the last 1 logprobs")
     }).pipe(over(fake))
   })
 

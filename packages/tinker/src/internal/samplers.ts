@@ -126,21 +126,33 @@ export const make = (options: {
     return { samplingSessionId, sessionId, session: own(sessionId), runId: modelId, firstSeq: 0n }
   })
 
-  const fromHandle = Effect.fnUntraced(function* (handle: SamplingHandle) {
+  /** A number that no other process has: as the service says, or one of so many that two are hardly ever the same. */
+  const blockOf = Effect.fnUntraced(function* (samplingSessionId: string, call: SamplingOptions) {
+    const config = yield* transport.boot
+    if (!config.sample_join_sampling_session) return yield* Random.nextIntBetween(1, blocks)
+    const joined = yield* transport.request(Endpoint.joinSamplingSession, {
+      operation: `join sampler ${samplingSessionId}`,
+      body: { sampling_session_id: samplingSessionId, type: "join_sampling_session" },
+      decode: SamplingSession.JoinSamplingSession,
+      call
+    })
+    return joined.client_counter
+  })
+
+  const fromHandle = Effect.fnUntraced(function* (handle: SamplingHandle, call: SamplingOptions) {
     const { samplingSessionId, sessionId } = handle
     let session = own(sessionId) ?? kept.get(sessionId)
     if (session === undefined || session.isLost()) {
       session = yield* options.keep(sessionId)
       kept.set(sessionId, session)
     }
-    const block = yield* Random.nextIntBetween(1, blocks)
-    const firstSeq = BigInt(block) * Sampling.blockSize
+    const firstSeq = BigInt(yield* blockOf(samplingSessionId, call)) * Sampling.blockSize
     return { samplingSessionId, sessionId, session, runId: samplingSessionId, firstSeq }
   })
 
   const opened = (given: SamplingOptions): Effect.Effect<Opened, TinkerError> => {
     if ("weightsOf" in given) return fromClient(given.weightsOf, given)
-    return "handle" in given ? fromHandle(given.handle) : fromWeights(given, given)
+    return "handle" in given ? fromHandle(given.handle, given) : fromWeights(given, given)
   }
 
   return Effect.fn("ServiceClient.createSamplingClient")(function* (given: SamplingOptions) {

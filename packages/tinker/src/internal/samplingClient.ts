@@ -10,14 +10,14 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { QueueState } from "../ApiFuture.ts"
 import type { CallOptions } from "../CallOptions.ts"
 import { Sampler } from "../Sampler.ts"
-import type { SampleAllOptions, SampleOptions, SamplingClient } from "../SamplingClient.ts"
+import type { SampleAllOptions, SampleOptions, SampleResponse, SamplingClient } from "../SamplingClient.ts"
 import { InvalidInput, RateLimited, Stuck, Timeout, TinkerError } from "../TinkerError.ts"
 import type { ModelInput } from "../wire/Datum.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Header from "../wire/Headers.ts"
-import * as Json from "../wire/Json.ts"
 import * as SampleRequest from "../wire/SampleRequest.ts"
-import * as SampleResponse from "../wire/SampleResponse.ts"
+import * as Wire from "../wire/SampleResponse.ts"
+import * as SamplingSession from "../wire/SamplingSession.ts"
 import * as SamplingParams from "../wire/SamplingParams.ts"
 import * as CallLimits from "./callOptions.ts"
 import * as Completions from "./completions.ts"
@@ -50,12 +50,24 @@ const active: QueueState = { state: "active", reason: undefined }
 
 /** What no service can take, by the name of the argument. */
 const breach = (prompt: ModelInput, options: SampleOptions): Breach | undefined => {
-  const { numSamples, topkPromptLogprobs } = options
+  const { numSamples, promptLogprobs, promptLogprobsLastN } = options
   if (numSamples !== undefined && !(PromptRules.isCount(numSamples) && numSamples > 0)) {
     return { field: "numSamples", problem: `is ${numSamples} and must be a whole number above 0` }
   }
-  if (topkPromptLogprobs !== undefined && !PromptRules.isCount(topkPromptLogprobs)) {
-    return { field: "topkPromptLogprobs", problem: `is ${topkPromptLogprobs} and must be a whole number, 0 or more` }
+  for (const field of ["topkPromptLogprobs", "topkSampleLogprobs"] as const) {
+    const value = options[field]
+    if (value !== undefined && !PromptRules.isCount(value)) {
+      return { field, problem: `is ${value} and must be a whole number, 0 or more` }
+    }
+  }
+  if (promptLogprobsLastN !== undefined) {
+    const field = "promptLogprobsLastN"
+    if (promptLogprobs !== true) return { field, problem: "needs promptLogprobs: true" }
+    const most = (PromptRules.tokensOf(prompt) ?? Number.POSITIVE_INFINITY) - 1
+    if (!(PromptRules.isCount(promptLogprobsLastN) && promptLogprobsLastN > 0 && promptLogprobsLastN <= most)) {
+      const problem = `is ${promptLogprobsLastN} and must be a whole number from 1 to one less than the prompt has tokens`
+      return { field, problem }
+    }
   }
   return SamplingParams.problem(options) ?? PromptRules.breach(prompt)
 }
@@ -180,8 +192,8 @@ export const make = Effect.fnUntraced(function* (options: {
         headers: { ...limits.headers, [Header.samplingBackpressure]: "1" },
         explain: overloaded(operation)
       })
-      .pipe(Effect.flatMap(decodeJson(operation, Json.Submitted)))
-    const { request_id: requestId } = yield* dispatch.submit(bytes, send, giveUp)
+      .pipe(Effect.flatMap(decodeJson(operation, SamplingSession.SampleSubmitted)))
+    const { request_id: requestId, sample_sequence_ids: names } = yield* dispatch.submit(bytes, send, giveUp)
     const fetch = retrieve(transport, {
       operation,
       requestId,
@@ -190,14 +202,20 @@ export const make = Effect.fnUntraced(function* (options: {
       kind: "sample",
       decode: {
         _tag: "binary",
-        read: (bytes) => Effect.mapError(SampleResponse.decode(bytes), (error) => badResponse(operation, error.message))
+        read: (bytes) => Effect.mapError(Wire.decode(bytes), (error) => badResponse(operation, error.message))
       },
       onState,
       giveUp,
       toleranceMillis
     })
     const awaited = completions === undefined ? fetch : Effect.andThen(completions.wait(requestId), fetch)
-    return yield* Effect.onInterrupt(awaited, () => abandon(requestId))
+    const response = yield* Effect.onInterrupt(awaited, () => abandon(requestId))
+    if (names && names.length !== response.sequences.length) {
+      const problem = `it names ${names.length} samples and gives ${response.sequences.length}`
+      return yield* badResponse(operation, problem)
+    }
+    const sequences = response.sequences.map((sequence, i) => ({ ...sequence, sequenceId: names?.[i] }))
+    return { ...response, sequences } satisfies SampleResponse
   })
 
   /** Until there is a result, or an end that a new try would not mend. */
@@ -251,25 +269,28 @@ export const make = Effect.fnUntraced(function* (options: {
   const complete = (
     operation: string,
     prompt: ModelInput,
-    wanted: { readonly samples: number; readonly promptLogprobs: boolean },
-    response: SampleResponse.SampleResponse
-  ): Effect.Effect<SampleResponse.SampleResponse, TinkerError> => {
+    given: SampleOptions,
+    response: SampleResponse
+  ): Effect.Effect<SampleResponse, TinkerError> => {
     const { promptLogprobs, sequences } = response
-    if (sequences.length !== wanted.samples) {
-      const problem = `it holds ${sequences.length} samples, and ${wanted.samples} were asked for`
-      return Effect.fail(badResponse(operation, problem))
+    const { numSamples = 1, promptLogprobsLastN } = given
+    const refuse = (problem: string) => Effect.fail(badResponse(operation, problem))
+    if (sequences.length !== numSamples) {
+      return refuse(`it holds ${sequences.length} samples, and ${numSamples} were asked for`)
     }
-    if (!wanted.promptLogprobs) return Effect.succeed(response)
-    if (promptLogprobs === undefined) return Effect.fail(badResponse(operation, "it lacks the prompt's logprobs"))
+    if (given.promptLogprobs !== true) return Effect.succeed(response)
+    if (promptLogprobs === undefined) return refuse("it lacks the prompt's logprobs")
     const tokens = PromptRules.tokensOf(prompt) ?? promptLogprobs.length
     // Some servers leave out the first token's, which has none.
-    if (promptLogprobs.length === tokens - 1) {
-      return Effect.succeed({ ...response, promptLogprobs: [undefined, ...promptLogprobs] })
+    const all = promptLogprobs.length === tokens - 1 ? [undefined, ...promptLogprobs] : promptLogprobs
+    if (all.length !== tokens) return refuse(`it holds ${all.length} logprobs for a prompt of ${tokens} tokens`)
+    if (
+      promptLogprobsLastN !== undefined &&
+      all.slice(0, tokens - promptLogprobsLastN).some((one) => one !== undefined)
+    ) {
+      return refuse(`it holds more than the last ${promptLogprobsLastN} logprobs: the service does not know that wish`)
     }
-    if (promptLogprobs.length === tokens) return Effect.succeed(response)
-    return Effect.fail(
-      badResponse(operation, `it holds ${promptLogprobs.length} logprobs for a prompt of ${tokens} tokens`)
-    )
+    return Effect.succeed(all === promptLogprobs ? response : { ...response, promptLogprobs: all })
   }
 
   const draw = Effect.fnUntraced(function* (
@@ -281,15 +302,17 @@ export const make = Effect.fnUntraced(function* (options: {
     const problem = breach(prompt, given)
     if (problem !== undefined) return yield* invalid(operation, problem.field, problem.problem)
     const limits = yield* CallLimits.parse(operation, given)
-    const wanted = { samples: given.numSamples ?? 1, promptLogprobs: given.promptLogprobs ?? false }
+    const numSamples = given.numSamples ?? 1
     const work = Effect.suspend(() => {
       const body = SampleRequest.prepare({
         samplingSessionId,
-        numSamples: wanted.samples,
+        numSamples,
         prompt,
         params: given,
-        promptLogprobs: wanted.promptLogprobs,
-        topkPromptLogprobs: given.topkPromptLogprobs ?? 0
+        promptLogprobs: given.promptLogprobs ?? false,
+        topkPromptLogprobs: given.topkPromptLogprobs ?? 0,
+        topkSampleLogprobs: given.topkSampleLogprobs,
+        promptLogprobsLastN: given.promptLogprobsLastN
       })
       return untilAnswered(body, SampleRequest.estimateBytes(prompt), limits, stubborn)
     })
@@ -301,11 +324,11 @@ export const make = Effect.fnUntraced(function* (options: {
           orElse: () =>
             Effect.fail(new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(deadlineMillis) }) }))
         })
-    yield* Metric.update(samples, wanted.samples)
-    return yield* complete(operation, prompt, wanted, response)
+    yield* Metric.update(samples, numSamples)
+    return yield* complete(operation, prompt, given, response)
   })
 
-  const span = { attributes: { "tinker.sampling_session.id": samplingSessionId } }
+  const span = { attributes: { "tinker.sampling_session.id": samplingSessionId }, captureStackTrace: false }
   const stubborn = !config.sample_no_retries
 
   const sample = (prompt: ModelInput, given: SampleOptions = {}) =>

@@ -34,6 +34,7 @@ export const billingUsage = endpoint("GET", "billing/usage/events")
 export const audit = endpoint("GET", "audit")
 /** After 0.25. Only where the service's configuration, or the caller, asks for them. */
 export const retrieveFutures = endpoint("POST", "retrieve_futures")
+export const joinSamplingSession = endpoint("POST", "join_sampling_session")
 export const cancelFuture = endpoint("POST", "cancel_future")
 
 /** Ids go into paths as they are, without percent-encoding, as the official client sends them. */

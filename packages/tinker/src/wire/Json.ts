@@ -58,6 +58,8 @@ export const ClientConfig = Schema.Struct({
   sample_enable_stuck_detection: orElse(Schema.Boolean, true),
   /** After 0.25: one request tells which samples are done. */
   sample_use_retrieve_futures: orElse(Schema.Boolean, false),
+  /** After 0.25: processes that share a sampler are told apart by the service. */
+  sample_join_sampling_session: orElse(Schema.Boolean, false),
   create_model_via_load_weights: orElse(Schema.Boolean, false)
 })
 

@@ -21,6 +21,10 @@ export interface SampleRequest {
   readonly promptLogprobs: boolean
   /** Likeliest tokens for each position of the prompt; 0: none. */
   readonly topkPromptLogprobs: number
+  /** After 0.25: the likeliest tokens for each place of a sample. */
+  readonly topkSampleLogprobs?: number | undefined
+  /** After 0.25: of the prompt only so many tokens from its end on. */
+  readonly promptLogprobsLastN?: number | undefined
 }
 
 const numbersOf = (tokens: ArrayLike<number>): string =>
@@ -58,10 +62,13 @@ export const prepare = (request: Omit<SampleRequest, "seqId">): ((seqId: bigint 
     (samplingSessionId === undefined ? "" : `"sampling_session_id":${JSON.stringify(samplingSessionId)},`) +
     (baseModel === undefined ? "" : `"base_model":${JSON.stringify(baseModel)},`) +
     (modelPath === undefined ? "" : `"model_path":${JSON.stringify(modelPath)},`)
+  const later =
+    (request.topkSampleLogprobs === undefined ? "" : `"topk_sample_logprobs":${request.topkSampleLogprobs},`) +
+    (request.promptLogprobsLastN === undefined ? "" : `"prompt_logprobs_last_n":${request.promptLogprobsLastN},`)
   const content =
     `${address}"num_samples":${request.numSamples},"prompt":${promptJson(request.prompt)},` +
     `"sampling_params":${SamplingParams.toJson(request.params)},"prompt_logprobs":${request.promptLogprobs},` +
-    `"topk_prompt_logprobs":${request.topkPromptLogprobs},"type":"sample"}`
+    `"topk_prompt_logprobs":${request.topkPromptLogprobs},${later}"type":"sample"}`
   return (seqId) => encoder.encode(seqId === undefined ? `{${content}` : `{"seq_id":${seqId},${content}`)
 }
 
@@ -178,6 +185,8 @@ export const decode = (bytes: Uint8Array): Effect.Effect<FullSampleRequest, Wire
       const params = needed(optional(body, "sampling_params", isRecord, "an object"), "sampling_params")
       const numSamples = optional(body, "num_samples", isCount, "a whole number") ?? 1
       if (numSamples < 1) throw new Malformed("num_samples is 0")
+      const topkSampleLogprobs = optional(body, "topk_sample_logprobs", isCount, "a whole number, 0 or more")
+      const promptLogprobsLastN = optional(body, "prompt_logprobs_last_n", isCount, "a whole number, 0 or more")
       return {
         samplingSessionId: optional(body, "sampling_session_id", isText, "text"),
         baseModel: optional(body, "base_model", isText, "text"),
@@ -187,7 +196,9 @@ export const decode = (bytes: Uint8Array): Effect.Effect<FullSampleRequest, Wire
         prompt: readPrompt(body["prompt"]),
         params: SamplingParams.fromJson(params),
         promptLogprobs: optional(body, "prompt_logprobs", isFlag, "true or false") ?? false,
-        topkPromptLogprobs: optional(body, "topk_prompt_logprobs", isCount, "a whole number, 0 or more") ?? 0
+        topkPromptLogprobs: optional(body, "topk_prompt_logprobs", isCount, "a whole number, 0 or more") ?? 0,
+        ...(topkSampleLogprobs === undefined ? {} : { topkSampleLogprobs }),
+        ...(promptLogprobsLastN === undefined ? {} : { promptLogprobsLastN })
       }
     },
     catch: (cause) =>

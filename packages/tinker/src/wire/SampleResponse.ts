@@ -16,17 +16,22 @@ export interface SampledSequence {
   readonly tokens: ReadonlyArray<number>
   /** One for each token, where the service gave any. */
   readonly logprobs: ReadonlyArray<number> | undefined
+  /** For each token the likeliest ones in its place, where they were asked for; after 0.25. */
+  readonly topkLogprobs?: TopkLogprobs | undefined
 }
 
 /** A token that could have stood at a position of the prompt, and its natural-log probability. */
 export type TokenLogprob = readonly [token: number, logprob: number]
 
+/** For each place the likeliest tokens, best first; `undefined` where there are none. */
+export type TopkLogprobs = ReadonlyArray<ReadonlyArray<TokenLogprob> | undefined>
+
 export interface SampleResponse {
   readonly sequences: ReadonlyArray<SampledSequence>
   /** One for each token of the prompt, given those before it; `undefined` where there is none, as for the first. */
   readonly promptLogprobs: ReadonlyArray<number | undefined> | undefined
-  /** For each token of the prompt the likeliest ones in its place, best first; `undefined` where there are none. */
-  readonly topkPromptLogprobs: ReadonlyArray<ReadonlyArray<TokenLogprob> | undefined> | undefined
+  /** For each token of the prompt the likeliest ones in its place. */
+  readonly topkPromptLogprobs: TopkLogprobs | undefined
   /** Tokens of the prompt that the service had computed before; counted once, however many samples were drawn. */
   readonly promptCacheHitTokens: number
 }
@@ -58,6 +63,7 @@ const readSequence = (bytes: Uint8Array): SampledSequence => {
   let stop = 0
   let tokens: ReadonlyArray<number> = []
   let logprobs: ReadonlyArray<number> | undefined
+  let topkLogprobs: TopkLogprobs | undefined
   fields(
     bytes,
     "a sequence",
@@ -65,6 +71,7 @@ const readSequence = (bytes: Uint8Array): SampledSequence => {
       if (field === 2) tokens = Array.from(readI32(value, "a sequence's tokens"))
       else if (field === 3 && value.byteLength > 0) logprobs = Array.from(readF32(value, "a sequence's logprobs"))
       else if (field === 3) logprobs = undefined
+      else if (field === 4) topkLogprobs = readTopk(value)
     },
     (field, value) => {
       if (field === 1) stop = value
@@ -75,10 +82,14 @@ const readSequence = (bytes: Uint8Array): SampledSequence => {
   if (logprobs !== undefined && logprobs.length !== tokens.length) {
     throw new Malformed(`a sequence has ${tokens.length} tokens and ${logprobs.length} logprobs`)
   }
-  return { stopReason, tokens, logprobs }
+  if (topkLogprobs === undefined) return { stopReason, tokens, logprobs }
+  if (topkLogprobs.length !== tokens.length) {
+    throw new Malformed(`a sequence has ${tokens.length} tokens and ${topkLogprobs.length} rows of top-k`)
+  }
+  return { stopReason, tokens, logprobs, topkLogprobs }
 }
 
-const readTopk = (bytes: Uint8Array): SampleResponse["topkPromptLogprobs"] => {
+const readTopk = (bytes: Uint8Array): TopkLogprobs | undefined => {
   let ids: Int32Array = new Int32Array()
   let logprobs: Float32Array = new Float32Array()
   let k = 0
@@ -146,13 +157,14 @@ const writeBytes = (writer: BinaryWriter, field: number, bytes: Uint8Array | und
 const writeNumber = (writer: BinaryWriter, field: number, value: number): BinaryWriter =>
   value === 0 ? writer : writer.tag(field, WireType.Varint).int32(value)
 
-const sequenceBytes = ({ logprobs, stopReason, tokens }: SampledSequence): Uint8Array => {
+const sequenceBytes = ({ logprobs, stopReason, tokens, topkLogprobs }: SampledSequence): Uint8Array => {
   const writer = writeNumber(new BinaryWriter(), 1, stopReasons.indexOf(stopReason))
   if (tokens.length > 0) writeBytes(writer, 2, i32Bytes(tokens, "a sequence"))
-  return writeBytes(writer, 3, logprobs && f32Bytes(logprobs)).finish()
+  writeBytes(writer, 3, logprobs && f32Bytes(logprobs))
+  return writeBytes(writer, 4, topkLogprobs && topkBytes(topkLogprobs)).finish()
 }
 
-const topkBytes = (rows: ReadonlyArray<ReadonlyArray<TokenLogprob> | undefined>): Uint8Array => {
+const topkBytes = (rows: TopkLogprobs): Uint8Array => {
   // At least one cell a row, so that rows without any keep their place.
   const k = rows.reduce((most, row) => Math.max(most, row?.length ?? 0), 1)
   const cells = rows.flatMap((row) => Array.from({ length: k }, (_, i) => row?.[i] ?? masked))

@@ -15,6 +15,19 @@ export const CreateSamplingSessionRequest = Schema.Struct({
 })
 export const CreateSamplingSession = Schema.Struct({ sampling_session_id: Schema.String })
 
+/** After 0.25: a number of its own for another process that samples from a session; its maker has 0. */
+export const JoinSamplingSessionRequest = Schema.Struct({
+  sampling_session_id: Schema.String,
+  type: optional(Schema.String)
+})
+export const JoinSamplingSession = Schema.Struct({ client_counter: Count })
+
+/** The answer to a sample; `sample_sequence_ids`, after 0.25, names the samples beforehand. */
+export const SampleSubmitted = Schema.Struct({
+  request_id: Schema.String,
+  sample_sequence_ids: optional(Schema.Array(Schema.String))
+})
+
 /** After 0.25: which results of a sampling session have come since a cursor, which acknowledges what lies before it. */
 export const RetrieveFuturesRequest = Schema.Struct({
   target: Schema.Struct({

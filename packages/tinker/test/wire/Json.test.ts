@@ -63,6 +63,7 @@ describe("Json", () => {
         sample_no_retries: false,
         sample_enable_stuck_detection: true,
         sample_use_retrieve_futures: false,
+        sample_join_sampling_session: false,
         create_model_via_load_weights: false
       })
       assert.deepStrictEqual(yield* Schema.decodeUnknownEffect(Json.AdamParams)({}), {

@@ -38,7 +38,9 @@ const AnyRequest = Schema.Struct({
   topK: Schema.Union([Schema.Literal(-1), int(1, 2 ** 31 - 1)]),
   topP: Schema.Finite.check(Schema.isBetween({ minimum: 1e-9, maximum: 1 })),
   promptLogprobs: Schema.Boolean,
-  topkPromptLogprobs: int(0, 100)
+  topkPromptLogprobs: int(0, 100),
+  topkSampleLogprobs: optional(int(0, 100)),
+  promptLogprobsLastN: optional(int(0, 100))
 })
 
 /** A seed that a number holds is read as one. */
@@ -80,7 +82,8 @@ const toRequest = (any: typeof AnyRequest.Type) => ({
     topP: any.topP
   },
   promptLogprobs: any.promptLogprobs,
-  topkPromptLogprobs: any.topkPromptLogprobs
+  topkPromptLogprobs: any.topkPromptLogprobs,
+  ...withoutUndefined({ topkSampleLogprobs: any.topkSampleLogprobs, promptLogprobsLastN: any.promptLogprobsLastN })
 })
 
 describe("SampleRequest", () => {

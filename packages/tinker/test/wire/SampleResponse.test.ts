@@ -28,7 +28,9 @@ const problemOf = (message: Uint8Array) =>
 const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
 const Token = int(-(2 ** 31), 2 ** 31 - 1)
 const AnySample = Schema.Struct({
-  sequences: Schema.Array(Schema.Struct({ stop: Schema.Boolean, values: Schema.Boolean, tokens: Schema.Array(Token) })),
+  sequences: Schema.Array(
+    Schema.Struct({ stop: Schema.Boolean, values: Schema.Boolean, topk: Schema.Boolean, tokens: Schema.Array(Token) })
+  ),
   prompt: Schema.Array(Schema.NullOr(Schema.Number)),
   topk: Schema.Array(Schema.Array(int(1, 200_000))),
   hits: int(0, 2 ** 31 - 1)
@@ -38,10 +40,13 @@ const AnySample = Schema.Struct({
 const unlessEmpty = <A>(list: ReadonlyArray<A>) => (list.length === 0 ? undefined : list)
 
 const toResponse = (any: typeof AnySample.Type): SampleResponse.SampleResponse => ({
-  sequences: any.sequences.map(({ stop, tokens, values }) => ({
+  sequences: any.sequences.map(({ stop, tokens, topk, values }) => ({
     stopReason: stop ? "stop" : "length",
     tokens,
-    logprobs: values ? unlessEmpty(tokens.map((token) => Math.fround(-token / 4))) : undefined
+    logprobs: values ? unlessEmpty(tokens.map((token) => Math.fround(-token / 4))) : undefined,
+    ...(topk && tokens.length > 0
+      ? { topkLogprobs: tokens.map((token, i) => (token % 3 === 0 ? undefined : [[i + 1, -i] as const])) }
+      : {})
   })),
   // NaN is how the wire spells absence.
   promptLogprobs: unlessEmpty(
@@ -87,7 +92,8 @@ describe("SampleResponse", () => {
     [AnySample],
     ([any]) =>
       Effect.sync(() => {
-        const response = toResponse(any)
+        // The generated code is of 0.25 and knows no such field of a sequence.
+        const response = toResponse({ ...any, sequences: any.sequences.map((one) => ({ ...one, topk: false })) })
         const k = Math.max(1, ...(response.topkPromptLogprobs ?? []).map((row) => row?.length ?? 0))
         const cells = (response.topkPromptLogprobs ?? []).flatMap((row) =>
           Array.from({ length: k }, (_, i) => row?.[i] ?? ([0, -99_999] as const))
@@ -177,6 +183,8 @@ describe("SampleResponse", () => {
           generated({ topkPromptLogprobs: topk({ k: 4_000_000_000, promptLength: 4_000_000_000 }) }),
           /0 tokens and 0 logprobs for 4000000000 rows of 4000000000/
         ],
+        // Field 4 of a sequence: one row of one cell, for no token.
+        [bytes("0a1222100a04070000001204000000bf18012001"), /0 tokens and 1 rows of top-k/],
         [bytes("0d00000000"), /field 1 in the wire type 5/]
       ]
       for (const [message, problem] of problems) assert.match(yield* problemOf(message), problem)

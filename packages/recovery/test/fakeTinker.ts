@@ -1,5 +1,6 @@
-import { DateTime, Deferred, Effect, Layer, Option, Stream } from "effect"
+import { DateTime, Deferred, Effect, Layer, Option, PubSub, Stream } from "effect"
 import {
+  type ApiFuture,
   type Checkpoint,
   RestClient,
   ServiceClient,
@@ -88,6 +89,8 @@ export class FakeTinker {
   client(modelId: string): TrainingClient.TrainingClient {
     const failure = Deferred.makeUnsafe<TinkerError>()
     this.failures.set(modelId, failure)
+    const queue = Effect.runSync(PubSub.unbounded<ApiFuture.QueueState>())
+    this.queues.set(modelId, queue)
     const unused = () => Effect.die("not part of this fake")
     const client: TrainingClient.TrainingClient = {
       modelId,
@@ -121,6 +124,7 @@ export class FakeTinker {
       info: unused,
       unload: () => Effect.sync(() => void this.requests.push(`unload ${modelId}`)),
       failure: Deferred.await(failure),
+      queueState: Stream.fromPubSub(queue),
       fence: (why) =>
         Effect.suspend(() => {
           this.requests.push(`fence ${modelId}`)
@@ -131,6 +135,16 @@ export class FakeTinker {
     return client
   }
   private readonly failures = new Map<string, Deferred.Deferred<TinkerError>>()
+
+  private readonly queues = new Map<string, PubSub.PubSub<ApiFuture.QueueState>>()
+
+  /** The service holds the operations of a run back, or lets them go on. */
+  holdBack(modelId: string, state: ApiFuture.QueueState["state"]) {
+    const queue = this.queues.get(modelId)
+    return queue === undefined
+      ? Effect.die(`no client ${modelId}`)
+      : PubSub.publish(queue, { state, reason: undefined })
+  }
 
   breakClient(modelId: string, error: TinkerError) {
     const failure = this.failures.get(modelId)

@@ -16,7 +16,8 @@
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
-import type { ApiFuture } from "./ApiFuture.ts"
+import type * as Stream from "effect/Stream"
+import type { ApiFuture, QueueState } from "./ApiFuture.ts"
 import type { CallOptions } from "./CallOptions.ts"
 import type { CustomLoss } from "./CustomLoss.ts"
 import type { TinkerError } from "./TinkerError.ts"
@@ -37,6 +38,8 @@ export interface LossOptions extends CallOptions {
 export interface SaveOptions extends CallOptions {
   /** How long from now on, in whole seconds. Default: for ever. */
   readonly ttl?: Duration.Input | undefined
+  /** Labels that are listed with the checkpoint. Services older than revision 0.31 of the API ignore or refuse them. */
+  readonly userMetadata?: Readonly<Record<string, string>> | undefined
 }
 
 /** How the whole state is kept. */
@@ -202,6 +205,8 @@ export interface TrainingClient extends Operations<{
    * a refused submission, the fence.
    */
   readonly failure: Effect.Effect<TinkerError>
+  /** What the service says of the operations that wait: `active`, or that one of them is held back. The present state first. */
+  readonly queueState: Stream.Stream<QueueState>
   /** From now on nothing is sent, and whatever is waited for fails with `Fenced`. Idempotent. */
   readonly fence: (why: string) => Effect.Effect<void>
 }

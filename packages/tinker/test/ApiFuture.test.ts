@@ -369,6 +369,11 @@ describe("ApiFuture.queueState", () => {
       const client = yield* service.createLoraTrainingClient({ baseModel: "org/base" })
       const future = yield* client.optimStep(adam)
       const states = yield* Effect.forkChild(Stream.runCollect(future.queueState))
+      const ofClient: Array<QueueState["state"]> = []
+      yield* client.queueState.pipe(
+        Stream.runForEach(({ state }) => Effect.sync(() => ofClient.push(state))),
+        Effect.forkScoped
+      )
       const result = yield* Effect.forkChild(future.result)
       yield* TestClock.adjust("10 minutes")
       assert.isUndefined(result.pollUnsafe())
@@ -376,6 +381,8 @@ describe("ApiFuture.queueState", () => {
       assert.isDefined(yield* Fiber.join(result))
       const seen: ReadonlyArray<QueueState> = yield* Fiber.join(states)
       assert.deepStrictEqual(seen, [{ state: "paused_capacity", reason: "full house" }])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(ofClient.slice(-2), ["paused_capacity", "active"], "the client's own view ends active")
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
   })
 

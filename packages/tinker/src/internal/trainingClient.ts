@@ -54,6 +54,8 @@ interface Awaited {
   fiber: Fiber.Fiber<void> | undefined
 }
 
+const active: QueueState = { state: "active", reason: undefined }
+
 /** A client of a model that exists; lives in the surrounding scope. */
 export const make = Effect.fnUntraced(function* (options: {
   readonly transport: Transport
@@ -76,6 +78,13 @@ export const make = Effect.fnUntraced(function* (options: {
   const failure = Deferred.makeUnsafe<TinkerError>()
   const awaited = new Set<Awaited>()
   const notice = QueueNotice.make("more training clients are at work than the service allows at once")
+  /** Which results are held back, and why. */
+  const heldBack = new Map<Awaited, QueueState>()
+  const queue = yield* SubscriptionRef.make(active)
+  const tellQueue = Effect.suspend(() => {
+    const next = heldBack.values().next().value ?? active
+    return SubscriptionRef.getUnsafe(queue) === next ? Effect.void : SubscriptionRef.set(queue, next)
+  })
   /** How often this client has saved under each name. */
   const saves = new Map<string, number>()
   let nextSeq = options.nextSeq
@@ -206,7 +215,7 @@ export const make = Effect.fnUntraced(function* (options: {
     answers: ReadonlyArray<string | TinkerError>
   ): Effect.fn.Return<ApiFuture<A>> {
     const result = Deferred.makeUnsafe<A, TinkerError>()
-    const state = yield* SubscriptionRef.make<QueueState>({ state: "active", reason: undefined })
+    const state = yield* SubscriptionRef.make(active)
     const one: Awaited = {
       fail: (error) => Deferred.doneUnsafe(result, Effect.fail(error)),
       fiber: undefined
@@ -214,9 +223,13 @@ export const make = Effect.fnUntraced(function* (options: {
     awaited.add(one)
     const onState = (next: QueueState) => {
       const known = SubscriptionRef.getUnsafe(state)
-      return known.state === next.state && known.reason === next.reason
-        ? Effect.void
-        : Effect.andThen(SubscriptionRef.set(state, next), notice(`${draft.kind} ${seqIds[0] ?? 0}`, next))
+      if (known.state === next.state && known.reason === next.reason) return Effect.void
+      if (next.state === "active") heldBack.delete(one)
+      else heldBack.set(one, next)
+      return SubscriptionRef.set(state, next).pipe(
+        Effect.andThen(tellQueue),
+        Effect.andThen(notice(`${draft.kind} ${seqIds[0] ?? 0}`, next))
+      )
     }
     const [answer] = answers
     const { checkpoint } = draft
@@ -239,10 +252,11 @@ export const make = Effect.fnUntraced(function* (options: {
         awaited.delete(one)
         Deferred.doneUnsafe(result, exit)
         const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
-        if (error?._tag !== "Some") return Effect.void
-        if (error.value.reason._tag === "RunLost") return lose(error.value)
+        const after = heldBack.delete(one) ? tellQueue : Effect.void
+        if (error?._tag !== "Some") return after
+        if (error.value.reason._tag === "RunLost") return Effect.andThen(after, lose(error.value))
         if (!harmless.has(draft.kind)) noteFailure(error.value)
-        return Effect.void
+        return after
       }),
       Effect.asVoid,
       // Whoever awaits the result has the failure, and `failure` has it too.
@@ -412,6 +426,7 @@ export const make = Effect.fnUntraced(function* (options: {
     info,
     unload,
     failure: Deferred.await(failure),
+    queueState: SubscriptionRef.changes(queue).pipe(Stream.interruptWhen(Deferred.await(failure))),
     fence: (why) => Effect.sync(() => stop(fenced(why)))
   }
 })

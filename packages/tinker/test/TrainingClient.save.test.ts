@@ -43,7 +43,7 @@ describe("saves", () => {
     const fake = Fake.make()
     return Effect.gen(function* () {
       const client = yield* newClient
-      yield* client.saveState("full", { ttl: "2 hours", overwrite: true })
+      yield* client.saveState("full", { ttl: "2 hours", overwrite: true, userMetadata: { step: "7" } })
       const named = yield* client.saveWeightsForSampler("thin", { ttl: "1 minute" })
       const unnamed = yield* client.saveWeightsEphemeral()
       const another = yield* client.saveWeightsEphemeral({ ttl: "1 hour" })
@@ -53,6 +53,7 @@ describe("saves", () => {
         path: "full",
         ttl_seconds: 7200,
         overwrite: true,
+        user_metadata: { step: "7" },
         seq_id: 1,
         type: "save_weights"
       })

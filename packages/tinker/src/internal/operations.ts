@@ -224,6 +224,9 @@ const wholeSeconds = (
     : Effect.fail(invalid(kind, "ttl", "must be a whole number of seconds above 0"))
 }
 
+const labels = (options: SaveOptions | undefined) =>
+  options?.userMetadata === undefined ? {} : { user_metadata: options.userMetadata }
+
 export const saveState = Effect.fnUntraced(function* (
   name: string,
   options: SaveStateOptions | undefined
@@ -234,7 +237,12 @@ export const saveState = Effect.fnUntraced(function* (
     kind,
     requestType: "SaveWeights",
     endpoint: Endpoint.saveWeights,
-    says: { path: name, ...(yield* wholeSeconds(kind, options?.ttl)), overwrite: options?.overwrite ?? false },
+    says: {
+      path: name,
+      ...(yield* wholeSeconds(kind, options?.ttl)),
+      overwrite: options?.overwrite ?? false,
+      ...labels(options)
+    },
     limits: yield* CallLimits.parse(kind, options),
     read: (value) => Effect.map(decodeValue(kind, Json.SaveWeights)(value), ({ path }) => ({ path })),
     checkpoint: { kind: "weights", name, found: (path) => ({ path }) }
@@ -252,7 +260,7 @@ export const saveWeightsForSampler = Effect.fnUntraced(function* (
   return single({
     ...samplerSave,
     endpoint: Endpoint.saveWeightsForSampler,
-    says: { path: name, ...(yield* wholeSeconds(kind, options?.ttl)) },
+    says: { path: name, ...(yield* wholeSeconds(kind, options?.ttl)), ...labels(options) },
     limits: yield* CallLimits.parse(kind, options),
     read: (value) =>
       Effect.flatMap(decodeValue(kind, Json.SaveWeightsForSampler)(value), ({ path }) =>
@@ -268,12 +276,12 @@ export const saveWeightsEphemeral = Effect.fnUntraced(function* (
   nextSampler: () => number
 ): Effect.fn.Return<Draft<EphemeralSaveResult, EphemeralSaveResult>, TinkerError> {
   const { kind } = samplerSave
-  const ttl = yield* wholeSeconds(kind, options?.ttl)
+  const says = { ...(yield* wholeSeconds(kind, options?.ttl)), ...labels(options) }
   const limits = yield* CallLimits.parse(kind, options)
   return single({
     ...samplerSave,
     endpoint: Endpoint.saveWeightsForSampler,
-    says: ttl,
+    says,
     aside: { sampling_session_seq_id: nextSampler() },
     limits,
     read: (value) =>

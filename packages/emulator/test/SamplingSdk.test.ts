@@ -1,5 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Datum, ModelInput, ServiceClient, TensorData, Tinker, type TinkerError } from "@tinkex/tinker"
+import {
+  Datum,
+  ModelInput,
+  type SamplingClient,
+  ServiceClient,
+  TensorData,
+  Tinker,
+  type TinkerError
+} from "@tinkex/tinker"
 import { Clock, type Duration, Effect, Fiber, Layer, Result, Stream } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
@@ -29,6 +37,12 @@ const whileTimePasses =
     })
 
 const newSampler = Effect.flatMap(ServiceClient, (service) => service.createSamplingClient({ baseModel }))
+
+/** Each sample has a name of its own; what was drawn is the rest. */
+const drawnIn = ({ sequences, ...rest }: SamplingClient.SampleResponse) => ({
+  ...rest,
+  sequences: sequences.map(({ sequenceId: _, ...sequence }) => sequence)
+})
 
 const reasonOf = <A, R>(effect: Effect.Effect<A, TinkerError, R>) =>
   Effect.map(Effect.flip(effect), ({ reason }) => reason)
@@ -62,7 +76,9 @@ describe("sampling with the SDK, over loopback HTTP", () => {
       const sampler = yield* newSampler
       const ask = { maxTokens: 12, seed: 2n ** 63n + 1n, numSamples: 3, promptLogprobs: true, topkPromptLogprobs: 2 }
       const [one, two] = [yield* sampler.sample(text("the cat"), ask), yield* sampler.sample(text("the cat"), ask)]
-      assert.deepStrictEqual(one, two)
+      assert.deepStrictEqual(drawnIn(one), drawnIn(two))
+      const names = [one, two].flatMap(({ sequences }) => sequences.map(({ sequenceId }) => sequenceId))
+      assert.strictEqual(new Set(names).size, 6)
       assert.strictEqual(one.sequences.length, 3)
       for (const { logprobs, stopReason, tokens } of one.sequences) {
         assert.strictEqual(logprobs?.length, tokens.length)
@@ -79,7 +95,7 @@ describe("sampling with the SDK, over loopback HTTP", () => {
         assert.isAtLeast(row?.[0]?.[1] ?? assert.fail(), row?.[1]?.[1] ?? assert.fail())
       }
       const other = yield* sampler.sample(text("the cat"), { ...ask, seed: 2n ** 63n + 2n })
-      assert.notDeepEqual(other.sequences, one.sequences)
+      assert.notDeepEqual(drawnIn(other).sequences, drawnIn(one).sequences)
     }).pipe(Effect.scoped, overSockets())
   )
 
@@ -148,6 +164,39 @@ describe("sampling with the SDK, over loopback HTTP", () => {
     }).pipe(Effect.scoped, overSockets({ compute: "none" }))
   )
 
+  it.live("learns of the results of all by one request, and gets numbers for another process from the server", () =>
+    Effect.gen(function* () {
+      const service = yield* ServiceClient
+      const sampler = yield* newSampler
+      const clone = yield* service.createSamplingClient({ handle: sampler.handle })
+      const prompts = Array.from({ length: 50 }, (_, i) => text(`prompt ${i}`))
+      const drawn = yield* Effect.forEach(
+        [sampler, clone],
+        (one) => Stream.runCollect(one.sampleAll(prompts, { maxTokens: 4, seed: 1, concurrency: 50 })),
+        { concurrency: "unbounded" }
+      )
+      const tokensOf = (all: (typeof drawn)[number]) =>
+        all
+          .toSorted((a, b) => a.index - b.index)
+          .map(({ result }) => Result.isSuccess(result) && result.success.sequences[0]?.tokens)
+      assert.deepStrictEqual(tokensOf(drawn[0] ?? []), tokensOf(drawn[1] ?? []))
+      const { control } = yield* Emulator
+      const requests = yield* control.requests
+      const numbers = requests.filter(({ endpoint }) => endpoint.endsWith("asample")).map(({ seqId = -1 }) => seqId)
+      assert.deepStrictEqual(
+        numbers.toSorted((a, b) => a - b),
+        [0, 1_000_000_000].flatMap((first) => prompts.map((_, i) => first + i))
+      )
+      assert.isBelow(requests.filter(({ endpoint }) => endpoint.endsWith("retrieve_future")).length, 110)
+    }).pipe(
+      Effect.scoped,
+      overSockets({
+        api: "0.38",
+        clientConfig: { sample_use_retrieve_futures: true, sample_join_sampling_session: true }
+      })
+    )
+  )
+
   it.live("names what the server refuses", () =>
     Effect.gen(function* () {
       const service = yield* ServiceClient
@@ -209,7 +258,7 @@ describe("sampling with the SDK under faults", () => {
       const calm = yield* drawn(FaultPlan.make([]))
       const stormy = yield* drawn(FaultPlan.make(faults), step)
       assert.isTrue(Result.isSuccess(stormy.sampled), JSON.stringify(stormy.sampled))
-      assert.deepStrictEqual(stormy.sampled, calm.sampled)
+      assert.deepStrictEqual(Result.map(stormy.sampled, drawnIn), Result.map(calm.sampled, drawnIn))
     })
   )
 

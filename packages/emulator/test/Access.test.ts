@@ -109,8 +109,8 @@ describe("tokens", () => {
       const { jwt = "" } = (yield* ann("POST", "auth/token", {})).body
       assert.deepStrictEqual(claims(jwt), {
         iss: "passport-emulator",
-        sub: "urn:emulator:user:ann",
-        org: "urn:emulator:org:emulator",
+        sub: "tml:user:ann",
+        org_id: "emulator",
         email: "ann@emulator.invalid",
         iat: 0,
         exp: 600

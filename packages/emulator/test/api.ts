@@ -104,6 +104,22 @@ export const request = Effect.fnUntraced(function* (
   return answer
 })
 
+/** A request as it is, and the text of whatever comes back. */
+export const raw = Effect.fnUntraced(function* (
+  method: "GET" | "POST" | "PUT" | "DELETE",
+  path: string,
+  options: { readonly bytes: Uint8Array | undefined; readonly headers: Record<string, string> }
+) {
+  const client = yield* HttpClient.HttpClient
+  const { url } = yield* Emulator
+  let request = HttpClientRequest.make(method)(`${url}${path}`).pipe(
+    HttpClientRequest.setHeader("x-api-key", "tml-test")
+  )
+  if (options.bytes !== undefined) request = HttpClientRequest.bodyUint8Array(request, options.bytes)
+  const response = yield* client.execute(HttpClientRequest.setHeaders(request, options.headers))
+  return { status: response.status, text: yield* response.text }
+})
+
 export const post = (path: string, json: unknown, headers: Record<string, string> = {}) =>
   request("POST", `/api/v1/${path}`, { json, headers })
 export const get = (path: string) => request("GET", `/api/v1/${path}`)

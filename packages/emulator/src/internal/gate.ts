@@ -43,8 +43,8 @@ export class Gate {
     const head = base64url({ alg: "HS256", typ: "JWT" })
     const claims = base64url({
       iss: "passport-emulator",
-      sub: `urn:emulator:user:${user}`,
-      org: "urn:emulator:org:emulator",
+      sub: `tml:user:${user}`,
+      org_id: "emulator",
       email: `${user}@emulator.invalid`,
       iat: now,
       exp: now + Math.floor(this.settings.tokenMillis / 1000)

@@ -16,7 +16,7 @@ import * as Option from "effect/Option"
 import { pipeArguments } from "effect/Pipeable"
 import type * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type { ApiRequest, Reply } from "./reply.ts"
+import { type ApiRequest, decodePath, malformedPath, type Reply } from "./reply.ts"
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
@@ -132,16 +132,18 @@ export const make = (handle: (request: ApiRequest) => Effect.Effect<Reply>): Htt
       new HttpClientError({ reason: new TransportError({ request, description, cause }) })
     return bodyOf(request).pipe(
       Effect.mapError((cause) => lost("the body cannot be sent", cause)),
-      Effect.flatMap((body) =>
-        handle({
+      Effect.flatMap((body) => {
+        const path = decodePath(url.pathname)
+        if (path === undefined) return Effect.succeed(malformedPath)
+        return handle({
           method: request.method,
           // Whatever service a client was told to talk to, it is this one: host and prefix do not count.
-          path: decodeURIComponent(url.pathname).replace(/^.*(?=\/api\/v1\/)/, ""),
+          path: path.replace(/^.*(?=\/api\/v1\/)/, ""),
           query: url.searchParams,
           header: (name) => request.headers[name],
           body
         })
-      ),
+      }),
       Effect.flatMap((reply) =>
         reply.dropped === true
           ? Effect.fail(lost("the connection was dropped before the response"))

@@ -8,13 +8,16 @@ import * as NodeHttp from "node:http"
 import type { Socket } from "node:net"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
+import * as ByteSize from "effect/ByteSize"
 import * as Effect from "effect/Effect"
+import { MaxBodySize } from "effect/http/HttpIncomingMessage"
 import type { ServeError } from "effect/http/HttpServerError"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { EmulatorError, ListenFailed } from "../EmulatorError.ts"
-import { type ApiRequest, json, type Reply } from "./reply.ts"
+import { type ApiRequest, decodePath, json, malformedPath, maxBodyBytes, type Reply } from "./reply.ts"
 
 const problemOf = (error: ServeError): string => {
   const { cause } = error
@@ -27,21 +30,24 @@ const problemOf = (error: ServeError): string => {
 
 const toRequest = (request: HttpServerRequest.HttpServerRequest, body: ArrayBuffer): ApiRequest | undefined => {
   const mark = request.url.indexOf("?")
-  const rawPath = mark < 0 ? request.url : request.url.slice(0, mark)
-  try {
-    return {
-      method: request.method,
-      path: rawPath.includes("%") ? decodeURIComponent(rawPath) : rawPath,
-      query: new URLSearchParams(mark < 0 ? "" : request.url.slice(mark)),
-      header: (name) => request.headers[name],
-      body: new Uint8Array(body)
-    }
-  } catch {
-    return undefined
-  }
+  const path = decodePath(mark < 0 ? request.url : request.url.slice(0, mark))
+  return path === undefined
+    ? undefined
+    : {
+        method: request.method,
+        path,
+        query: new URLSearchParams(mark < 0 ? "" : request.url.slice(mark)),
+        header: (name) => request.headers[name],
+        body: new Uint8Array(body)
+      }
 }
 
-const malformed = json(400, { detail: "The path is not percent-encoded properly" })
+// Also what a client is answered that went away before it was done; it does not hear it.
+const tooLarge = json(
+  413,
+  { detail: `The body is larger than ${maxBodyBytes} bytes, or was not sent to its end` },
+  { headers: { connection: "close" } }
+)
 
 const toResponse = (reply: Reply): HttpServerResponse.HttpServerResponse => {
   const options = { status: reply.status, contentType: reply.contentType, headers: reply.headers }
@@ -116,8 +122,12 @@ export const serve = Effect.fnUntraced(function* (options: {
   yield* server.serve(
     Effect.gen(function* () {
       const request = yield* HttpServerRequest.HttpServerRequest
-      const received = toRequest(request, yield* request.arrayBuffer)
-      const reply = received === undefined ? malformed : yield* handle(received)
+      const body = yield* Effect.option(
+        Effect.provideService(request.arrayBuffer, MaxBodySize, ByteSize.bytes(maxBodyBytes))
+      )
+      if (Option.isNone(body)) return toResponse(tooLarge)
+      const received = toRequest(request, body.value)
+      const reply = received === undefined ? malformedPath : yield* handle(received)
       const { socket } = NodeHttpServerRequest.toIncomingMessage(request)
       if (reply.dropped === true) socket.destroy()
       else if (reply.cut === true) yield* breakOff(socket, reply)

@@ -1,6 +1,9 @@
 /** What a handler answers, before a carrier puts it on a wire. */
 import * as Data from "effect/Data"
 
+/** Greatest size of a body, as it is sent and once it is decompressed. */
+export const maxBodyBytes = 256 * 1024 * 1024
+
 export interface ApiRequest {
   readonly method: string
   /** Path without the query, percent-encoding removed. */
@@ -9,6 +12,15 @@ export interface ApiRequest {
   /** Looks a header up by its lower-case name. */
   readonly header: (name: string) => string | undefined
   readonly body: Uint8Array
+}
+
+/** A path without its percent-encoding; none for one that cannot be read. */
+export const decodePath = (path: string): string | undefined => {
+  try {
+    return path.includes("%") ? decodeURIComponent(path) : path
+  } catch {
+    return undefined
+  }
 }
 
 /** A request that was let in. */
@@ -76,3 +88,5 @@ export class Refused extends Data.TaggedError("Refused")<{
 
 export const refused = (status: number, detail: string, audit?: Audit): Refused =>
   new Refused({ status, detail, ...(audit === undefined ? {} : { audit }) })
+
+export const malformedPath: Reply = json(400, { detail: "The path is not percent-encoded properly" })

@@ -8,14 +8,11 @@ import * as Zstd from "@tinkex/tinker/wire/Zstd"
 import * as Effect from "effect/Effect"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
-import { type ApiRequest, refused, type Refused, type Reply } from "../reply.ts"
+import { type ApiRequest, maxBodyBytes, refused, type Refused, type Reply } from "../reply.ts"
 import type { World } from "../world.ts"
 import { jsonBody } from "./body.ts"
 import * as LegacyJson from "./legacyJson.ts"
 import type { Handler } from "./session.ts"
-
-/** Greatest size of a body, decompressed. */
-const maxBodyBytes = 256 * 1024 * 1024
 
 const unprocessable = (error: WireError) => refused(422, error.message)
 

@@ -33,7 +33,7 @@ const settled = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     return fiber.pollUnsafe() ?? (yield* Fiber.interrupt(fiber), assert.fail("it never ended"))
   })
 
-const collected = (given: Stream.Stream<Uint8Array, TinkerError>) =>
+const collected = <R>(given: Stream.Stream<Uint8Array, TinkerError, R>) =>
   Effect.map(Stream.runCollect(given), (pieces) => Buffer.concat(pieces))
 
 const random = (length: number) => Buffer.from(Array.from({ length }, (_, i) => (i * 2654435761) >>> 13))
@@ -339,7 +339,7 @@ describe("CheckpointArchive.unpack", () => {
     }).pipe(Effect.scoped, onDisk)
   )
 
-  it.effect.each<[string, Effect.Effect<Uint8Array>, string]>([
+  it.effect.each<[string, Effect.Effect<Uint8Array, Tar.TarError>, string]>([
     ["text", Effect.succeed(Buffer.from("this is no archive".repeat(100))), "no sound tar"],
     ["nothing", Effect.succeed(new Uint8Array()), "no files"],
     ["a tar that was cut", Effect.map(Archive.tar(Archive.checkpointFiles()), (tar) => tar.subarray(0, 700)), "tar"],

@@ -126,12 +126,12 @@ export const withFile = (
   const service = Effect.map(HttpClient.HttpClient, (client) =>
     HttpClient.make((request, url) => (url.host === "files.test" ? files.execute(request) : client.execute(request)))
   ).pipe(Effect.provide(fake.layer))
+  const layer = Layer.effect(HttpClient.HttpClient, service)
   return {
     requests,
     fake,
-    provide: Effect.provide(
-      Service.connect({ ...fake, layer: Layer.effect(HttpClient.HttpClient, service) }, { deadline: "2 minutes" })
-    )
+    layer,
+    provide: Effect.provide(Service.connect({ ...fake, layer }, { deadline: "2 minutes" }))
   }
 }
 

@@ -540,6 +540,6 @@ describe("specs", () => {
     // @ts-expect-error no spec
     Supervisor.start({ children: [Counter] })
     // @ts-expect-error no such overflow
-    Actor.make("Wrong", { init: () => 0, mailbox: { overflow: "wait" } })
+    assert.throws(() => Actor.make("Wrong", { init: () => 0, mailbox: { overflow: "wait" } }))
   })
 })

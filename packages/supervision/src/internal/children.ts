@@ -192,10 +192,16 @@ export class Children {
     this.halted.delete(child)
     if (child.status === "up" || halted !== undefined) {
       child.status = "stopping"
-      const exit = yield* this.dispose(child, halted ?? this.halt(child, ExitReason.shutdown))
-      const reason = exit === undefined ? ExitReason.shutdown : child.stopped(exit)
-      if (exit !== undefined) this.reportStop(child, reason)
-      this.wasStopped(child, ExitReason.isClean(reason) && reason._tag !== "Normal" ? reason : ExitReason.shutdown)
+      const open = halted ?? this.halt(child, ExitReason.shutdown)
+      const exit = yield* this.dispose(child, open)
+      if (exit === undefined) {
+        // one that was left behind is dead to everybody else
+        this.wasStopped(child, open === undefined ? ExitReason.shutdown : ExitReason.killed)
+      } else {
+        const reason = child.stopped(exit)
+        this.reportStop(child, reason)
+        this.wasStopped(child, ExitReason.isClean(reason) && reason._tag !== "Normal" ? reason : ExitReason.shutdown)
+      }
     } else if (ending !== undefined) {
       child.status = "stopping"
       child.ending = undefined

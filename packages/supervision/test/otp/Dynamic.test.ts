@@ -517,7 +517,7 @@ describe("stopping", () => {
       yield* TestClock.adjust(1)
       yield* Fiber.join(closing)
       assert.deepStrictEqual(yield* pool.exit, ExitReason.shutdown)
-      assert.deepStrictEqual(yield* downs(monitors), ["shutdown", "shutdown"])
+      assert.deepStrictEqual(yield* downs(monitors), ["killed", "shutdown"])
       assert.deepStrictEqual(tags(events).slice(2), [
         "ChildStopped c1",
         "Zombie c0",

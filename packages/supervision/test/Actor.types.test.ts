@@ -1,4 +1,4 @@
-import { describe, expectTypeOf, it } from "@effect/vitest"
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import {
   Actor,
   ActorRef,

@@ -41,7 +41,7 @@ const newSampler = Effect.flatMap(ServiceClient, (service) => service.createSamp
 /** Each sample has a name of its own; what was drawn is the rest. */
 const drawnIn = ({ sequences, ...rest }: SamplingClient.SampleResponse) => ({
   ...rest,
-  sequences: sequences.map(({ sequenceId: _, ...sequence }) => sequence)
+  sequences: sequences.map((sequence) => ({ ...sequence, sequenceId: undefined }))
 })
 
 const reasonOf = <A, R>(effect: Effect.Effect<A, TinkerError, R>) =>

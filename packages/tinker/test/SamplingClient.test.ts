@@ -604,6 +604,33 @@ describe("overload", () => {
     }).pipe(over(fake))
   })
 
+  it.effect("waits for the account's billing, all samplers together, for as long as the service allows", () => {
+    let settled = false
+    const fake = Fake.make((seen) => {
+      if (seen.path === "client/config") return { json: { billing_exception_max_pause_duration_sec: 600 } }
+      return seen.path === "asample" && !settled ? Fake.failing(402, "card declined") : undefined
+    })
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler()
+      const first = yield* Effect.forkChild(sampler.sample(prompt))
+      for (let i = 0; i < 60; i++) yield* TestClock.adjust("1 second")
+      // Every 5 seconds, and not once a request.
+      const alone = fake.of("asample").length
+      assert.isAtLeast(alone, 10)
+      assert.isAtMost(alone, 13)
+      settled = true
+      for (let i = 0; i < 6; i++) yield* TestClock.adjust("1 second")
+      assert.isTrue(Exit.isSuccess(yield* Fiber.await(first)))
+      settled = false
+      yield* TestClock.adjust("10 minutes")
+      const { exit, seconds } = yield* ending(sampler.sample(prompt))
+      const reason = failureOf(exit)
+      if (reason._tag !== "BillingPaused") return assert.fail(reason._tag)
+      assert.isAtLeast(Duration.toSeconds(reason.waited), 600)
+      assert.isAtMost(seconds, 607)
+    }).pipe(over(fake))
+  })
+
   it.effect("S4: overload without end is given up as stuck", () => {
     const fake = Fake.make((seen) => busy(seen, Number.POSITIVE_INFINITY))
     return Effect.gen(function* () {

@@ -164,7 +164,10 @@ export const make = (options: {
       return yield* invalid("progressTimeout", 'must be a duration above 0, such as "30 minutes"')
     }
     const config = yield* transport.boot
-    dispatch ??= Dispatch.make(config.sample_dispatch_bytes_semaphore_size)
+    dispatch ??= Dispatch.make({
+      bytes: config.sample_dispatch_bytes_semaphore_size,
+      billingMillis: config.billing_exception_max_pause_duration_sec * 1000
+    })
     return yield* Sampling.make({
       transport,
       config,

@@ -11,7 +11,7 @@ import type { QueueState } from "../ApiFuture.ts"
 import type { CallOptions } from "../CallOptions.ts"
 import { Sampler } from "../Sampler.ts"
 import type { SampleAllOptions, SampleOptions, SampleResponse, SamplingClient } from "../SamplingClient.ts"
-import { InvalidInput, RateLimited, Stuck, Timeout, TinkerError } from "../TinkerError.ts"
+import { BillingPaused, InvalidInput, RateLimited, Stuck, Timeout, TinkerError } from "../TinkerError.ts"
 import type { ModelInput } from "../wire/Datum.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Header from "../wire/Headers.ts"
@@ -72,13 +72,20 @@ const breach = (prompt: ModelInput, options: SampleOptions): Breach | undefined 
   return SamplingParams.problem(options) ?? PromptRules.breach(prompt)
 }
 
-/** The service's own word that it has too much to do, for who holds the others back. */
-const overloaded =
+/** The service's own word that it wants no samples now, for who holds the others back. */
+const wantsPause =
   (operation: string) =>
-  (reply: Reply, detail: string): TinkerError | undefined =>
-    reply.status !== 429 || reply.headers[Header.shouldRetry] === "false"
-      ? undefined
-      : new TinkerError({ reason: new RateLimited({ operation, detail, retryAfter: hintOf(reply) }) })
+  (reply: Reply, detail: string): TinkerError | undefined => {
+    if (reply.headers[Header.shouldRetry] === "false") return undefined
+    switch (reply.status) {
+      case 402:
+        return new TinkerError({ reason: new BillingPaused({ operation, detail, waited: Duration.zero }) })
+      case 429:
+        return new TinkerError({ reason: new RateLimited({ operation, detail, retryAfter: hintOf(reply) }) })
+      default:
+        return undefined
+    }
+  }
 
 const hintOf = (reply: Reply): Duration.Duration | undefined => {
   // A date needs no clock here: services that ask for pauses of samplers give seconds.
@@ -190,7 +197,8 @@ export const make = Effect.fnUntraced(function* (options: {
         body: body(seqId),
         maxRetries: limits.maxRetries,
         headers: { ...limits.headers, [Header.samplingBackpressure]: "1" },
-        explain: overloaded(operation)
+        ownPauses: true,
+        explain: wantsPause(operation)
       })
       .pipe(Effect.flatMap(decodeJson(operation, SamplingSession.SampleSubmitted)))
     const { request_id: requestId, sample_sequence_ids: names } = yield* dispatch.submit(bytes, send, giveUp)

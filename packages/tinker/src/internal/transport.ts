@@ -40,6 +40,8 @@ export interface Outgoing {
   readonly maxRetries?: number | undefined
   /** Default: the transport's. */
   readonly deadlineMillis?: number | undefined
+  /** The caller waits for the account's billing by itself. */
+  readonly ownPauses?: boolean | undefined
   /** Other answers than 2xx that are a success. */
   readonly accepts?: ((reply: Reply, repeated: boolean) => boolean) | undefined
   /** A more telling error for a refusal. `repeated`: an earlier copy of the same request may have been applied. */
@@ -217,7 +219,7 @@ export const make = (options: {
           const reply = outcome.success
           if (Status.isOk(reply) || outgoing.accepts?.(reply, repeated) === true) return reply
           const detail = Status.detailOf(reply)
-          if (reply.status === 402 && outgoing.retries !== "none") {
+          if (reply.status === 402 && outgoing.retries !== "none" && outgoing.ownPauses !== true) {
             const window = (config?.billing_exception_max_pause_duration_sec ?? 3600) * 1000
             if (billing >= window) {
               const waited = Duration.millis(billing)

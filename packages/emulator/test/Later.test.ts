@@ -140,6 +140,14 @@ describe("api 0.38", () => {
       assert.deepStrictEqual(yield* control.ledger(into), yield* control.ledger(model))
       yield* TestClock.adjust("61 seconds")
       assert.strictEqual((yield* Api.get("checkpoints")).body.checkpoints?.length, 1)
+
+      const project = { destination_project_id: "p", source_path: path }
+      const filed = (yield* Api.post("copy_weights", project)).body.tinker_path ?? ""
+      assert.strictEqual((yield* Api.post("copy_weights", project)).body.tinker_path, filed)
+      const runs = (yield* Api.get("training_runs?project_id=p")).body.training_runs ?? []
+      assert.strictEqual(runs.length, 1)
+      assert.strictEqual(runs[0]?.last_checkpoint?.tinker_path, filed)
+      assert.strictEqual((yield* Api.post("copy_weights", { source_path: path })).status, 422)
     }).pipe(later)
   )
 

@@ -142,7 +142,7 @@ export const optimStep =
 const storageTrouble = (error: CheckpointStoreError) =>
   failed(error.message, error.reason._tag === "InvalidId" ? "user" : "server")
 
-const storeFiles = (
+export const storeFiles = (
   world: World,
   options: {
     readonly id: string

@@ -7,12 +7,13 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { type Run, storeId } from "../catalog.ts"
+import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
 import { type Caller, json, ok, refused, type Reply } from "../reply.ts"
 import type { Completion, SamplingSession, World } from "../world.ts"
 import { jsonBody } from "./body.ts"
 import { readable } from "./checkpoints.ts"
-import { type Handler, newRun } from "./session.ts"
+import type { Handler } from "./session.ts"
 import { locate } from "./weights.ts"
 
 const optional = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
@@ -80,39 +81,62 @@ export const cancelFuture: Handler = (world, request) =>
 
 const readCopy = jsonBody(
   Schema.Struct({
-    session_id: Schema.String,
-    model_seq_id: Count,
+    session_id: optional(Schema.String),
+    model_seq_id: optional(Count),
+    destination_project_id: optional(Schema.String),
     source_path: Schema.String,
     ttl_seconds: optional(Schema.Int.check(Schema.isGreaterThan(0))),
     weights_access_token: optional(Schema.String)
   })
 )
+/** Where a copy goes: a number of a session, or a project, in which the same source is copied once. */
+const destination = Effect.fnUntraced(function* (
+  world: World,
+  user: string,
+  body: Effect.Success<ReturnType<typeof readCopy>>
+) {
+  const { destination_project_id: project, model_seq_id: modelSeqId, session_id: sessionId } = body
+  if (sessionId != null && modelSeqId != null) {
+    const session = yield* world.session(sessionId, user)
+    return { id: `${session.id}:train:${modelSeqId}`, owner: session.owner, projectId: session.projectId }
+  }
+  if (project == null) {
+    return yield* Effect.fail(refused(422, "give session_id with model_seq_id, or destination_project_id"))
+  }
+  const id = `copy-${Digest.ofJson([user, project, body.source_path]).slice(0, 16)}:train:0`
+  return { id, owner: user, projectId: project }
+})
+
 /** The copy is a run of its own, which has this checkpoint and nothing else. */
 export const copyWeights: Handler = (world, request) =>
   Effect.gen(function* () {
     const body = yield* readCopy(request)
-    const session = yield* world.session(body.session_id, request.user)
-    const id = `${session.id}:train:${body.model_seq_id}`
+    const to = yield* destination(world, request.user, body)
     const source = yield* locate(world, request.user, body.source_path, body.weights_access_token)
     const { kind, name } = source.record
-    const reply = ok({ tinker_path: Operations.pathOf(id, source.record) })
-    if (world.catalog.runs.has(id)) return reply
-    const { ledger, ...config } = source.run
-    const run: Run = {
-      ...newRun(world, session, body.model_seq_id, { ...config, userMetadata: null }),
-      ledger: ledger.slice(0, source.record.steps)
-    }
+    const reply = ok({ tinker_path: Operations.pathOf(to.id, source.record) })
+    const existing = world.catalog.runs.get(to.id)
+    if (existing !== undefined && Operations.findCheckpoint(world, existing, kind, name) !== undefined) return reply
     if (world.settings.compute !== "none") {
       const stored = yield* Effect.mapError(world.store.load(storeId(source.run.id, kind, name)), (error) =>
         refused(404, error.message)
       )
-      const copy = { id: storeId(id, kind, name), snapshot: stored.snapshot, meta: stored.meta }
-      yield* Effect.orDie(world.store.save(copy))
+      const copy = { id: storeId(to.id, kind, name), snapshot: stored.snapshot, meta: { steps: source.record.steps } }
+      yield* Effect.mapError(Operations.storeFiles(world, copy), ({ error }) => refused(500, error))
     }
     const now = world.now()
     const expiresAt = body.ttl_seconds == null ? null : now + body.ttl_seconds * 1000
-    run.checkpoints = [{ ...source.record, savedAt: now, expiresAt, public: false }]
-    world.catalog.runs.set(id, run)
+    const run: Run = {
+      ...source.run,
+      ...to,
+      userMetadata: null,
+      createdAt: now,
+      lastRequestAt: now,
+      corrupted: false,
+      ledger: source.run.ledger.slice(0, source.record.steps),
+      checkpoints: [{ ...source.record, savedAt: now, expiresAt, public: false }]
+    }
+    world.catalog.runs.set(to.id, run)
     world.did("checkpoint_copied", run, source.record)
     yield* world.persist(run)
     return reply

@@ -3,7 +3,6 @@ import * as Json from "@tinkex/tinker/wire/Json"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as LanguageModel from "../../LanguageModel.ts"
-import type { Run } from "../catalog.ts"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
 import { type Caller, ok, refused, type Refused, type Reply } from "../reply.ts"
@@ -148,28 +147,6 @@ export interface NewRun {
   readonly userMetadata: Readonly<Record<string, string>> | null
 }
 
-/** The record of a run that begins now. */
-export const newRun = (world: World, session: Session, modelSeqId: number, run: NewRun): Run => {
-  const now = world.now()
-  return {
-    baseModel: run.baseModel,
-    rank: run.rank,
-    seed: run.seed,
-    trainMlp: run.trainMlp,
-    trainAttn: run.trainAttn,
-    trainUnembed: run.trainUnembed,
-    userMetadata: run.userMetadata,
-    id: `${session.id}:train:${modelSeqId}`,
-    owner: session.owner,
-    projectId: session.projectId,
-    createdAt: now,
-    lastRequestAt: now,
-    corrupted: false,
-    ledger: [],
-    checkpoints: []
-  }
-}
-
 /**
  * Begins a model under the number that the client chose for it. Its first operation, number 0, is the request itself; the
  * same request again gets the same promise.
@@ -190,7 +167,17 @@ export const beginModel = (
   const existing = session.models.get(modelSeqId)
   if (existing !== undefined) return submit(existing, Operations.settled)
   return Effect.flatMap(begin, ({ run, work }) => {
-    const model = world.addModel(session, modelSeqId, newRun(world, session, modelSeqId, run))
+    const model = world.addModel(session, modelSeqId, {
+      ...run,
+      id: `${session.id}:train:${modelSeqId}`,
+      owner: session.owner,
+      projectId: session.projectId,
+      createdAt: world.now(),
+      lastRequestAt: world.now(),
+      corrupted: false,
+      ledger: [],
+      checkpoints: []
+    })
     return submit(model, work)
   })
 }

@@ -4,7 +4,7 @@
  */
 import type { Chunk, Datum } from "../wire/Datum.ts"
 import type { TensorData } from "../wire/Tensor.ts"
-import { f32Bytes, i32Bytes, i64Bytes, Malformed } from "./packed.ts"
+import { f32Bytes, i32Bytes, i64Bytes, Malformed, Scratch } from "./packed.ts"
 
 /** A length-delimited field of a number below 16. */
 const lengthDelimited = (field: number): number => (field << 3) | 2
@@ -32,11 +32,14 @@ interface Part {
 
 class Writer {
   readonly bytes: Uint8Array
-  private at = 0
+  /** What a field is made in before it is copied to its place, which may be at any address. */
+  readonly scratch = new Scratch()
+  private at: number
 
-  constructor(size: number) {
-    // Filled to its end.
-    this.bytes = Buffer.allocUnsafeSlow(size)
+  constructor(size: number, room: Room) {
+    // Filled by its writer; the room is filled or cut off by whoever asked for it.
+    this.bytes = Buffer.allocUnsafeSlow(room.before + size + room.after)
+    this.at = room.before
   }
 
   varint(value: number): void {
@@ -65,14 +68,20 @@ class Writer {
   }
 }
 
+/** Bytes that are left to fill before and behind the data. */
+interface Room {
+  readonly before: number
+  readonly after: number
+}
+
 /** A message that is a single field of bytes, left out when there are none, inside the chunk's oneof. */
-const bytesChunk = (field: number, content: number, bytes: () => Uint8Array): Part => {
+const bytesChunk = (field: number, content: number, bytes: (scratch: Scratch) => Uint8Array): Part => {
   const inner = optionalSize(content)
   return {
     size: fieldSize(inner),
     write: (to) => {
       to.open(field, inner)
-      to.optional(1, bytes())
+      to.optional(1, bytes(to.scratch))
     }
   }
 }
@@ -80,7 +89,7 @@ const bytesChunk = (field: number, content: number, bytes: () => Uint8Array): Pa
 const chunkPart = (chunk: Chunk): Part => {
   switch (chunk.type) {
     case "encoded_text":
-      return bytesChunk(1, 4 * chunk.tokens.length, () => i32Bytes(chunk.tokens, "a text chunk"))
+      return bytesChunk(1, 4 * chunk.tokens.length, (scratch) => i32Bytes(chunk.tokens, "a text chunk", scratch))
     case "dmel":
       return bytesChunk(3, chunk.dmel.byteLength, () => chunk.dmel)
     case "image": {
@@ -109,9 +118,9 @@ const chunkPart = (chunk: Chunk): Part => {
 }
 
 /** The values of a tensor as the wire has them. */
-export const valueBytes = ({ data, dtype, exact }: TensorData, what: string): Uint8Array => {
-  if (dtype === "float32") return f32Bytes(data)
-  if (exact === undefined) return i64Bytes(data, what)
+export const valueBytes = ({ data, dtype, exact }: TensorData, what: string, scratch?: Scratch): Uint8Array => {
+  if (dtype === "float32") return f32Bytes(data, scratch)
+  if (exact === undefined) return i64Bytes(data, what, scratch)
   if (exact.length !== data.length) {
     throw new Malformed(`${what} has ${data.length} values, ${exact.length} of them exact`)
   }
@@ -131,12 +140,12 @@ const tensorPart = (tensor: TensorData, what: string): Part => {
   return {
     size: fieldSize(csr === undefined ? values : sparse) + 1 + varintSize(code) + optionalSize(packed),
     write: (to) => {
-      if (csr === undefined) to.field(1, valueBytes(tensor, what))
+      if (csr === undefined) to.field(1, valueBytes(tensor, what, to.scratch))
       else {
         to.open(2, sparse)
-        to.optional(1, valueBytes(tensor, what))
-        to.optional(2, i64Bytes(csr.crow, what))
-        to.optional(3, i64Bytes(csr.col, what))
+        to.optional(1, valueBytes(tensor, what, to.scratch))
+        to.optional(2, i64Bytes(csr.crow, what, to.scratch))
+        to.optional(3, i64Bytes(csr.col, what, to.scratch))
       }
       to.number(3, code)
       if (shape.length > 0) {
@@ -176,10 +185,19 @@ const datumPart = (datum: Datum, check: (tensor: TensorData, what: string) => vo
   }
 }
 
+const noRoom: Room = { before: 0, after: 0 }
+
 /** `check` throws for a tensor that contradicts itself. */
-export const write = (data: ReadonlyArray<Datum>, check: (tensor: TensorData, what: string) => void): Uint8Array => {
+export const write = (
+  data: ReadonlyArray<Datum>,
+  check: (tensor: TensorData, what: string) => void,
+  room: Room = noRoom
+): Uint8Array => {
   const parts = data.map((datum) => datumPart(datum, check))
-  const to = new Writer(parts.reduce((total, part) => total + fieldSize(part.size), 0))
+  const to = new Writer(
+    parts.reduce((total, part) => total + fieldSize(part.size), 0),
+    room
+  )
   for (const part of parts) {
     to.open(3, part.size)
     part.write(to)

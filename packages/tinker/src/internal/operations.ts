@@ -36,6 +36,7 @@ export interface Draft<Part, A> {
   readonly kind: OperationKind
   /** What the service calls it when its result is asked for. */
   readonly requestType: string
+  /** Of all that it says but its address; worked out when it is first asked for. */
   readonly digest: string
   /** Requests that it takes, and with them numbers. */
   readonly count: number
@@ -88,10 +89,9 @@ export const pass = (
           lossFnConfig: sorted(options.lossConfig ?? {}),
           forwardOnly: kind === "forward"
         })
-        const parts = chunks.map(Protobuf.encodeData)
-        const hash = createHash("sha256").update("pass\n").update(rest)
-        for (const part of parts) hash.update(part)
-        return { rest, parts, digest: hash.digest("hex") }
+        const parts = chunks.map((data) => Protobuf.encodeData(data, { before: addressRoom, after: rest.byteLength }))
+        for (const part of parts) part.set(rest, part.byteLength - rest.byteLength)
+        return { rest, parts }
       },
       catch: (cause) => {
         const { field, problem } = DatumRules.unwritable(data) ?? {
@@ -102,16 +102,20 @@ export const pass = (
       }
     }).pipe(
       Effect.zip(CallLimits.parse(kind, options)),
-      Effect.map(([{ digest, parts, rest }, limits]) => ({
+      Effect.map(([{ parts, rest }, limits]) => ({
         kind,
         requestType: kind === "forward" ? "Forward" : "ForwardBackward",
-        digest,
+        get digest() {
+          const hash = createHash("sha256").update("pass\n").update(rest)
+          for (const part of parts) hash.update(part.subarray(addressRoom, part.byteLength - rest.byteLength))
+          return hash.digest("hex")
+        },
         count: chunks.length,
         limits,
-        bytes: (index) => parts[index]?.byteLength ?? 0,
+        bytes: (index) => (parts[index]?.byteLength ?? 0) - addressRoom,
         request: (index, { modelId, seqId }) => {
           const address = Protobuf.encodeForwardBackwardRequest({ ...emptyPass, modelId, seqId })
-          const bytes = Buffer.concat([address, parts[index] ?? new Uint8Array(), rest])
+          const bytes = behind(address, parts[index] ?? new Uint8Array(addressRoom))
           return {
             endpoint: Endpoint.forwardBackward,
             body: config.proto_compress_fwdbwd ? Zstd.compress(bytes) : bytes,
@@ -130,6 +134,17 @@ export const pass = (
       }))
     )
   })
+
+/** Bytes before the data of a request, for the address, which is known only when it has a place. */
+const addressRoom = 512
+
+/** An address and what follows it, in one piece. */
+const behind = (address: Uint8Array, part: Uint8Array): Uint8Array => {
+  if (address.byteLength > addressRoom) return Buffer.concat([address, part.subarray(addressRoom)])
+  const start = addressRoom - address.byteLength
+  part.set(address, start)
+  return part.subarray(start)
+}
 
 const sorted = (config: Readonly<Record<string, number>>): Record<string, number> =>
   Object.fromEntries(Object.entries(config).toSorted(([a], [b]) => (a < b ? -1 : 1)))

@@ -6,24 +6,41 @@ export class Malformed extends Error {}
 const viewBytes = (array: ArrayBufferView): Uint8Array =>
   new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
 
-export const f32Bytes = (values: ArrayLike<number>): Uint8Array =>
-  viewBytes(values instanceof Float32Array ? values : new Float32Array(values))
+/** Memory that is used over and over while much is written; what is made in it holds until the next use. */
+export class Scratch {
+  private words = new Int32Array(0)
 
-export const i32Bytes = (values: ArrayLike<number>, what: string): Uint8Array => {
+  take(length: number): Int32Array<ArrayBuffer> {
+    if (this.words.length < length) this.words = new Int32Array(length)
+    return this.words.subarray(0, length)
+  }
+}
+
+const wordsOf = (length: number, scratch: Scratch | undefined): Int32Array<ArrayBuffer> =>
+  scratch === undefined ? new Int32Array(length) : scratch.take(length)
+
+export const f32Bytes = (values: ArrayLike<number>, scratch?: Scratch): Uint8Array => {
+  if (values instanceof Float32Array) return viewBytes(values)
+  const words = wordsOf(values.length, scratch)
+  new Float32Array(words.buffer, words.byteOffset, words.length).set(values)
+  return viewBytes(words)
+}
+
+export const i32Bytes = (values: ArrayLike<number>, what: string, scratch?: Scratch): Uint8Array => {
   if (values instanceof Int32Array) return viewBytes(values)
-  const out = new Int32Array(values.length)
-  for (let i = 0; i < out.length; i++) {
+  const words = wordsOf(values.length, scratch)
+  for (let i = 0; i < words.length; i++) {
     // The index is below the length.
     const value = values[i] as number
     if ((value | 0) !== value) throw new Malformed(`${what} has ${value} at ${i}, which is no 32-bit whole number`)
-    out[i] = value
+    words[i] = value
   }
-  return viewBytes(out)
+  return viewBytes(words)
 }
 
 /** Two 32-bit halves a value: several times faster than BigInt64Array, and exact below 2^53. */
-export const i64Bytes = (values: ArrayLike<number>, what: string): Uint8Array => {
-  const halves = new Int32Array(values.length * 2)
+export const i64Bytes = (values: ArrayLike<number>, what: string, scratch?: Scratch): Uint8Array => {
+  const halves = wordsOf(values.length * 2, scratch)
   for (let i = 0; i < values.length; i++) {
     // The index is below the length.
     const value = values[i] as number

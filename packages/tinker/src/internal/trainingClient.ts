@@ -323,13 +323,22 @@ export const make = Effect.fnUntraced(function* (options: {
         release()
         return enter
       })
+      let digest: string | undefined
       const traced = Effect.withSpan(spanNames[draft.kind], {
         attributes: { "tinker.run.id": modelId, "tinker.seq_id": first }
       })
       const submit = Effect.uninterruptibleMask((restore) =>
         Effect.andThen(begin, restore(Deferred.await(accepted)))
       ).pipe(traced)
-      return Effect.succeed({ kind: draft.kind, seqIds, digest: draft.digest, submit, begin })
+      return Effect.succeed({
+        kind: draft.kind,
+        seqIds,
+        get digest() {
+          return (digest ??= draft.digest)
+        },
+        submit,
+        begin
+      })
     })
 
   const place = {

@@ -126,8 +126,14 @@ const fromChunk = ({ chunk }: Pb.Chunk): Chunk => {
   }
 }
 
-/** The field of a request that holds its data, alone; fields may be put together in any number of pieces. */
-export const encodeData = (data: ReadonlyArray<Datum>): Uint8Array => DatumWriter.write(data, checkShape)
+/**
+ * The field of a request that holds its data, alone; fields may be put together in any number of pieces. Room for others before and
+ * behind it saves copying it to where they are.
+ */
+export const encodeData = (
+  data: ReadonlyArray<Datum>,
+  room?: { readonly before: number; readonly after: number }
+): Uint8Array => DatumWriter.write(data, checkShape, room)
 
 export const encodeForwardBackwardRequest = (request: ForwardBackwardRequest): Uint8Array => {
   const { data, forwardOnly, lossFn, lossFnConfig, modelId, seqId } = request

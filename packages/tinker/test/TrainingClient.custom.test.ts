@@ -140,6 +140,7 @@ describe("forwardBackwardCustom", () => {
 
   it.effect.each<[string, ReadonlyArray<ReadonlyArray<number>>]>([
     ["of another count", [[-1]]],
+    ["of more datums", [[-1, -2], [-1], [-1]]],
     [
       "of another length",
       [

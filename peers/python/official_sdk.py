@@ -429,6 +429,51 @@ def custom_loss() -> Any:
 
 
 @case
+def later() -> Any:
+    """What came after 0.25: labels, the likeliest of what was sampled, scores of named tokens, copies, files of an adapter."""
+    if VERSION < (0, 38):
+        return {"absent": True}
+    client = create()
+    path = client.save_state("labelled", user_metadata={"stage": "peer"}).result(LIMIT).path
+    own = settled(rest().list_checkpoints(client.model_id)).checkpoints
+    sampler = settled(client.save_weights_and_get_sampling_client())
+    prompt = types.ModelInput.from_ints(tokens("the quick"))
+    named = np.array([[tokens("the quick")[i + 1], 120] for i in range(8)], dtype=np.int64)
+    drawn = sampler.sample(
+        prompt=prompt,
+        num_samples=1,
+        sampling_params=types.SamplingParams(max_tokens=3, temperature=0.0),
+        include_prompt_logprobs=True,
+        topk_sample_logprobs=2,
+        target_prompt_logprobs=types.TensorData.from_numpy(named),
+        prompt_logprobs_last_n=4,
+    ).result(LIMIT)
+    [sequence] = drawn.sequences
+    exported = client.save_weights_external("files").result(LIMIT).path
+    files = settled(rest().get_external_weights_urls(exported))
+    contents = {}
+    for name, url in files.urls.items():
+        with urllib.request.urlopen(url, timeout=LIMIT) as response:
+            contents[name] = len(response.read())
+    copied = settled(service.copy_weights(path))
+    usage = settled(rest().get_current_checkpoint_storage_usage())
+    return {
+        "path": path,
+        "labels": [one.user_metadata for one in own if one.tinker_path == path],
+        "sequence_id": sequence.sequence_id,
+        "tokens": sequence.tokens,
+        "logprobs": plain(sequence.logprobs),
+        "topk": plain(sequence.topk_logprobs),
+        "named": plain(drawn.target_prompt_logprobs.data),
+        "computed": plain(settled(sampler.compute_logprobs(prompt))),
+        "tail": plain(drawn.prompt_logprobs),
+        "files": contents,
+        "copied": copied,
+        "usage": plain(usage),
+    }
+
+
+@case
 def finish() -> Any:
     """Newer versions end their session themselves."""
     if not hasattr(service, "close"):

@@ -110,5 +110,21 @@ export interface Cases {
   }
   readonly whoami: { readonly user_urn: string }
   readonly refusals: Readonly<Record<"model" | "run" | "path" | "loss" | "token" | "key", Refusal | null>>
+  readonly later:
+    | { readonly absent: true }
+    | {
+        readonly path: string
+        readonly labels: ReadonlyArray<Readonly<Record<string, string>> | null>
+        readonly sequence_id: string
+        readonly tokens: ReadonlyArray<number>
+        readonly logprobs: ReadonlyArray<number>
+        readonly topk: ReadonlyArray<ReadonlyArray<readonly [token: number, logprob: number]>>
+        readonly named: ReadonlyArray<number>
+        readonly computed: ReadonlyArray<number | null>
+        readonly tail: ReadonlyArray<number | null>
+        readonly files: Readonly<Record<string, number>>
+        readonly copied: string
+        readonly usage: { readonly data: ReadonlyArray<unknown> }
+      }
   readonly finish: unknown
 }

@@ -93,7 +93,7 @@ const withOurs = Effect.gen(function* () {
   return { losses: seen, after: yield* forward(client) }
 })
 
-const describePeer = (name: EnvironmentName) => {
+const describePeer = (name: EnvironmentName, api: "0.25" | "0.38") => {
   const env = environment(name)
   const version = pinned(name, "tinker")
   if (env._tag === "Missing") {
@@ -101,7 +101,7 @@ const describePeer = (name: EnvironmentName) => {
     return
   }
   describe(`the official Python SDK ${version}`, () => {
-    const runtime = server()
+    const runtime = server({ api })
     let url = ""
     let seen: ReadonlyMap<string, Seen> = new Map()
 
@@ -354,6 +354,30 @@ const describePeer = (name: EnvironmentName) => {
       assert.include(["AuthenticationError", "PermissionDeniedError"], key?.type)
     })
 
+    it("finds what later revisions of the API brought", () => {
+      const later = saw("later")
+      if ("absent" in later) return
+      assert.deepStrictEqual(later.labels, [{ stage: "peer" }])
+      assert.isAbove(later.sequence_id.length, 0)
+      for (const [at, row] of later.topk.entries()) {
+        assert.strictEqual(row.length, 2)
+        assert.deepStrictEqual([...(row[0] ?? [])], [later.tokens[at], later.logprobs[at]])
+      }
+      assert.deepStrictEqual(
+        later.named.filter((_, at) => at % 2 === 0),
+        later.computed.slice(1)
+      )
+      assert.deepStrictEqual(
+        later.tail,
+        later.computed.map((one, at) => (at < 5 ? null : one))
+      )
+      assert.isAbove(later.files["adapter_model.safetensors"] ?? 0, 0)
+      assert.isAbove(later.files["adapter_config.json"] ?? 0, 0)
+      assert.match(later.copied, /^tinker:\/\/.+\/weights\//)
+      assert.notStrictEqual(later.copied, later.path)
+      assert.isArray(later.usage.data)
+    })
+
     it("ends its session", () => assert.isDefined(saw("finish")))
 
     it("lists runs and checkpoints with its command", async () => {
@@ -389,8 +413,9 @@ const describePeer = (name: EnvironmentName) => {
           const done = await command(env, url, ["checkpoint", ...args])
           assert.strictEqual(done.code, 0, `${args[0]}: ${done.err}`)
         }
-        if (archive() !== undefined) {
-          const sampler = saw("sampling").path
+        {
+          // the newest downloads states, the older one what was saved for sampling
+          const sampler = api === "0.25" ? saw("sampling").path : saw("state").path
           const done = await command(env, url, ["-f", "json", "checkpoint", "download", sampler, "-o", folder], folder)
           assert.strictEqual(done.code, 0, done.err)
           const { destination } = JSON.parse(done.out)
@@ -406,5 +431,5 @@ const describePeer = (name: EnvironmentName) => {
   })
 }
 
-describePeer("tinker-0.25")
-describePeer("tinker-0.38")
+describePeer("tinker-0.25", "0.25")
+describePeer("tinker-0.38", "0.38")

@@ -1,3 +1,4 @@
+import * as Protobuf from "@tinkex/tinker/wire/Protobuf"
 import { assert, describe, it } from "@effect/vitest"
 import { fromTokens } from "@tinkex/tinker/wire/Datum"
 import { Effect } from "effect"
@@ -107,6 +108,35 @@ describe("EM1: order", () => {
       // By now the emulator has seen that number 2 is missing.
       for (let i = 0; i < 10; i++) yield* Effect.yieldNow
       assert.strictEqual((yield* Api.forwardBackward(model, 2, [])).status, 400)
+      assert.isUndefined((yield* Api.poll(behind.body.request_id)).body.error)
+    }).pipe(Api.provided())
+  )
+})
+
+describe("EM1: bodies that cannot be read", () => {
+  it.effect("hold up nothing where their number can still be read", () =>
+    Effect.gen(function* () {
+      const model = yield* Api.newModel
+      const behind = yield* Api.optimStep(model, 6)
+      const proto = Buffer.from(
+        Protobuf.encodeForwardBackwardRequest({
+          modelId: model,
+          seqId: 1,
+          data: first,
+          lossFn: "cross_entropy",
+          lossFnConfig: {},
+          forwardOnly: false
+        })
+      )
+      const bytes = proto.subarray(0, proto.length - 3)
+      const statuses = [
+        yield* Api.request("POST", "/api/v1/forward_backward", { bytes }),
+        yield* Api.post("optim_step", `{"model_id":"${model}","seq_id":2,"adam_params":{"learning_rate":NaN}}`),
+        yield* Api.post("optim_step", { model_id: model, seq_id: 3, adam_params: { learning_rate: null } }),
+        yield* Api.post("save_weights", { model_id: model, seq_id: 4 }),
+        yield* Api.post("load_weights", { model_id: model, seq_id: 5, path: 7 })
+      ].map(({ status }) => status)
+      assert.deepStrictEqual(statuses, [422, 422, 422, 422, 422])
       assert.isUndefined((yield* Api.poll(behind.body.request_id)).body.error)
     }).pipe(Api.provided())
   )

@@ -12,6 +12,7 @@ import { type ApiRequest, maxBodyBytes, refused, type Refused, type Reply } from
 import type { World } from "../world.ts"
 import { jsonBody } from "./body.ts"
 import * as LegacyJson from "./legacyJson.ts"
+import { refusingItsNumber } from "./salvage.ts"
 import type { Handler } from "./session.ts"
 
 const unprocessable = (error: WireError) => refused(422, error.message)
@@ -55,26 +56,23 @@ const submitPass = (world: World, user: string, pass: PassRequest): Effect.Effec
 const isProtobuf = (request: ApiRequest) => request.header("content-type")?.includes(Headers.protobuf) === true
 
 export const forwardBackward: Handler = (world, request) =>
-  Effect.flatMap(content(request), (bytes) =>
-    Effect.flatMap(
-      isProtobuf(request)
-        ? Effect.mapError(
-            Effect.suspend(() => Protobuf.decodeForwardBackwardRequest(bytes)),
-            unprocessable
-          )
-        : LegacyJson.read(bytes, false),
-      (pass) => submitPass(world, request.user, pass)
-    )
-  )
+  Effect.flatMap(content(request), (bytes) => {
+    const binary = Effect.suspend(() => Protobuf.decodeForwardBackwardRequest(bytes))
+    const read = isProtobuf(request)
+      ? refusingItsNumber(world, request, "protobuf", bytes)(Effect.mapError(binary, unprocessable))
+      : refusingItsNumber(world, request, "json", bytes)(LegacyJson.read(bytes, false))
+    return Effect.flatMap(read, (pass) => submitPass(world, request.user, pass))
+  })
 
 export const forward: Handler = (world, request) =>
-  Effect.flatMap(content(request), (bytes) =>
-    Effect.flatMap(LegacyJson.read(bytes, true), (pass) => submitPass(world, request.user, pass))
-  )
+  Effect.flatMap(content(request), (bytes) => {
+    const read = refusingItsNumber(world, request, "json", bytes)(LegacyJson.read(bytes, true))
+    return Effect.flatMap(read, (pass) => submitPass(world, request.user, pass))
+  })
 
 const readOptimStep = jsonBody(Json.OptimStepRequest)
 export const optimStep: Handler = (world, request) =>
-  Effect.flatMap(readOptimStep(request), (body) =>
+  Effect.flatMap(refusingItsNumber(world, request, "json")(readOptimStep(request)), (body) =>
     Effect.flatMap(world.model(body.model_id, request.user), (model) =>
       body.seq_id < 1
         ? Effect.fail(reservedSeqId)

@@ -11,6 +11,7 @@ import { ok, refused, type Refused, type Reply } from "../reply.ts"
 import { type Model, noAccess, type Session, type Work, type World } from "../world.ts"
 import { jsonBody } from "./body.ts"
 import { beginModel, type Handler } from "./session.ts"
+import { refusingItsNumber } from "./salvage.ts"
 import { reservedSeqId } from "./training.ts"
 
 const problemOfName = (name: string): string | undefined =>
@@ -26,7 +27,7 @@ const problemOfTtl = (ttlSeconds: number | null | undefined): string | undefined
 const Metadata = Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String)))
 const readSaveWeights = jsonBody(Schema.Struct({ ...Json.SaveWeightsRequest.fields, user_metadata: Metadata }))
 export const saveWeights: Handler = (world, request) =>
-  Effect.flatMap(readSaveWeights(request), (body) =>
+  Effect.flatMap(refusingItsNumber(world, request, "json")(readSaveWeights(request)), (body) =>
     Effect.flatMap(world.model(body.model_id, request.user), (model) => {
       const { path: name, seq_id, ttl_seconds } = body
       if (seq_id < 1) return Effect.fail(reservedSeqId)
@@ -57,7 +58,7 @@ const readSaveForSampler = jsonBody(
   })
 )
 export const saveWeightsForSampler: Handler = (world, request) =>
-  Effect.flatMap(readSaveForSampler(request), (body) =>
+  Effect.flatMap(refusingItsNumber(world, request, "json")(readSaveForSampler(request)), (body) =>
     Effect.flatMap(world.model(body.model_id, request.user), (model) => {
       const { path: name, sampling_session_seq_id: samplingSeqId, seq_id: seqId, ttl_seconds } = body
       if (seqId < 1) return Effect.fail(reservedSeqId)
@@ -94,7 +95,7 @@ const readSaveExternal = jsonBody(
 )
 /** After 0.25: a checkpoint whose files other programs fetch one by one. */
 export const saveWeightsExternal: Handler = (world, request) =>
-  Effect.flatMap(readSaveExternal(request), (body) =>
+  Effect.flatMap(refusingItsNumber(world, request, "json")(readSaveExternal(request)), (body) =>
     Effect.flatMap(world.model(body.model_id, request.user), (model) => {
       const { path: name, seq_id: seqId, ttl_seconds } = body
       if (seqId < 1) return Effect.fail(reservedSeqId)
@@ -159,7 +160,7 @@ const readLoadWeights = jsonBody(
   })
 )
 export const loadWeights: Handler = (world, request) =>
-  Effect.flatMap(readLoadWeights(request), (body) => {
+  Effect.flatMap(refusingItsNumber(world, request, "json")(readLoadWeights(request)), (body) => {
     // A token that was renewed between two tries does not make them different requests.
     const { weights_access_token: accessToken, ...asked } = body
     const digest = Digest.ofJson({ ...asked, type: "load_weights" })

@@ -17,7 +17,9 @@ const files: ReadonlyArray<
   [() => import("./actor-fairness.ts"), "fairness"],
   [() => import("./trainer-step-overhead.ts"), "trainer-step-overhead"],
   [() => import("./archive-download.ts"), "archive-download"],
-  [() => import("./sample-client-cpu.ts"), "sample-client-cpu"]
+  [() => import("./sample-client-cpu.ts"), "sample-client-cpu"],
+  [() => import("./futures-client-cpu.ts"), "futures-client-cpu"],
+  [() => import("./encode-batch.ts"), "encode-batch"]
 ]
 
 const { values } = parseArgs({

@@ -1,7 +1,8 @@
 // What a sample costs the process that asks for it: CPU time a request, 2,000 of them at once, against a server in a process of
 // its own that computes nothing. A floor stands beside it: the same requests over the same transport, without any client.
 import { join } from "node:path"
-import { type Benches, compare, type Peer, roundsOf } from "./kit.ts"
+import { type Benches, compare, roundsOf } from "./kit.ts"
+import { official } from "./peers/python/official.ts"
 import { withEmulator } from "./peers/server.ts"
 import { numbersOf } from "./sampling.ts"
 
@@ -10,9 +11,6 @@ const concurrent = 2000
 const bench = "sample-client-cpu"
 const client = join(import.meta.dirname, "peers", "sampleClient.ts")
 const args = [...process.execArgv, client]
-
-/** Contenders in other languages, which are given the server's address, the requests at once and the rounds. */
-const others = (_url: string, _rounds: number): ReadonlyArray<Peer> => []
 
 export const benches: Benches = {
   [bench]: (options) =>
@@ -26,7 +24,10 @@ export const benches: Benches = {
         better: "lower",
         rounds: options.quick ? 3 : roundsOf({ quick: true }) + 2,
         ours: sample("sdk"),
-        peers: [{ name: "no client at all", sample: sample("bare") }, ...others(url, rounds)]
+        peers: [
+          { name: "no client at all", sample: sample("bare") },
+          ...official("sample", [url, concurrent, rounds], { target: { atMost: 1 / 3 } })
+        ]
       })
     })
 }

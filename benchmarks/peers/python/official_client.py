@@ -19,6 +19,7 @@ from typing import Any
 
 warnings.simplefilter("ignore")
 logging.disable(logging.CRITICAL)
+os.environ["TINKER_TELEMETRY"] = "0"  # as ours is where nobody asks for it
 
 import tinker  # noqa: E402
 from tinker import types  # noqa: E402

@@ -63,6 +63,10 @@ export interface SampleOptions {
   readonly promptLogprobs: boolean
   /** 0: none. */
   readonly topkPromptLogprobs: number
+  /** Of the prompt only so many tokens from its end on are scored. Default: all. */
+  readonly promptLogprobsLastN?: number | undefined
+  /** The likeliest tokens for each place of a sample; 0, the default: none. */
+  readonly topkSampleLogprobs?: number | undefined
 }
 
 /** @since 0.1.0 */
@@ -70,6 +74,8 @@ export interface SampledSequence {
   readonly tokens: ReadonlyArray<number>
   readonly logprobs: ReadonlyArray<number>
   readonly stopReason: "stop" | "length"
+  /** For each token the likeliest ones in its place, where they were asked for. */
+  readonly topkLogprobs?: ReadonlyArray<TopTokens>
 }
 
 /** Token ids with their log-probabilities, likeliest first. @since 0.1.0 */
@@ -142,6 +148,11 @@ const endsWith = (tokens: ReadonlyArray<number>, end: Uint8Array): boolean => {
   return true
 }
 
+const best = (logits: Float64Array, k: number, max: number, logSum: number): TopTokens =>
+  byLikelihood(logits)
+    .slice(0, k)
+    .map((token) => [token, logits[token]! - max - logSum] as const)
+
 /** Tokens after which a sample lets other fibers run. */
 const sliceTokens = 64
 
@@ -151,7 +162,8 @@ const sliceTokens = 64
  * @since 0.1.0
  */
 export const sample = Effect.fn("Sampler.sample")(function* (sampler: Sampler, options: SampleOptions) {
-  const { prompt, topkPromptLogprobs: k } = options
+  const { prompt, topkPromptLogprobs: k, topkSampleLogprobs: sampledK = 0 } = options
+  const scoredFrom = prompt.length - (options.promptLogprobsLastN ?? prompt.length)
   const read = new Decoder(sampler.base, sampler.frozen, sampler.weights)
   const promptLogprobs: Array<number | undefined> = [undefined]
   const topk: Array<TopTokens | undefined> = [undefined]
@@ -166,13 +178,15 @@ export const sample = Effect.fn("Sampler.sample")(function* (sampler: Sampler, o
     read.read(prompt[t]!)
     const next = prompt[t + 1]
     if (next === undefined || (!options.promptLogprobs && k === 0)) continue
+    if (t + 1 < scoredFrom) {
+      promptLogprobs.push(undefined)
+      topk.push(undefined)
+      continue
+    }
     read.project()
     const { logSum, max } = read.normaliser()
     promptLogprobs.push(read.logits[next]! - max - logSum)
-    if (k > 0) {
-      const best = byLikelihood(read.logits).slice(0, k)
-      topk.push(best.map((token) => [token, read.logits[token]! - max - logSum] as const))
-    }
+    if (k > 0) topk.push(best(read.logits, k, max, logSum))
   }
   read.project()
 
@@ -186,6 +200,7 @@ export const sample = Effect.fn("Sampler.sample")(function* (sampler: Sampler, o
     const uniform = uniformStream(options.stream(i))
     const tokens: Array<number> = []
     const logprobs: Array<number> = []
+    const topkLogprobs: Array<TopTokens> = []
     let stopReason: SampledSequence["stopReason"] = "length"
     while (tokens.length < limit) {
       yield* breathe
@@ -193,6 +208,7 @@ export const sample = Effect.fn("Sampler.sample")(function* (sampler: Sampler, o
       const { logSum, max } = decoder.normaliser()
       tokens.push(token)
       logprobs.push(decoder.logits[token]! - max - logSum)
+      if (sampledK > 0) topkLogprobs.push(best(decoder.logits, sampledK, max, logSum))
       if (stopTokens.has(token) || stopStrings.some((text) => endsWith(tokens, text))) {
         stopReason = "stop"
         break
@@ -200,7 +216,7 @@ export const sample = Effect.fn("Sampler.sample")(function* (sampler: Sampler, o
       decoder.read(token)
       decoder.project()
     }
-    sequences.push({ tokens, logprobs, stopReason })
+    sequences.push({ tokens, logprobs, stopReason, ...(sampledK > 0 ? { topkLogprobs } : {}) })
   }
   const result: Sampled = {
     sequences,

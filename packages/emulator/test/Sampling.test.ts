@@ -242,6 +242,39 @@ describe("samples", () => {
     }).pipe(Api.provided())
   )
 
+  it.effect(
+    "the likeliest tokens are told for each place of a sample, and the end of a prompt may be scored alone",
+    () =>
+      Effect.gen(function* () {
+        const sampler = yield* fresh
+        const prompt = bytes("the end")
+        const all = yield* sample(sampler, { prompt, more: { prompt_logprobs: true, topk_prompt_logprobs: 2 } })
+        const more = {
+          prompt_logprobs: true,
+          topk_prompt_logprobs: 2,
+          prompt_logprobs_last_n: 2,
+          topk_sample_logprobs: 3
+        }
+        const some = yield* sample(sampler, { prompt, more, params: { temperature: 0 }, seqId: 1 })
+        assert.deepStrictEqual(
+          some.promptLogprobs?.slice(0, 5),
+          Array.from({ length: 5 }, () => undefined)
+        )
+        assert.deepStrictEqual(some.promptLogprobs?.slice(5), all.promptLogprobs?.slice(5))
+        assert.deepStrictEqual(some.topkPromptLogprobs?.slice(5), all.topkPromptLogprobs?.slice(5))
+        assert.isUndefined(some.topkPromptLogprobs?.[4])
+        const { logprobs = [], tokens, topkLogprobs = [] } = first(some)
+        assert.strictEqual(topkLogprobs.length, tokens.length)
+        for (const [i, row] of topkLogprobs.entries()) {
+          assert.strictEqual(row?.length, 3)
+          assert.deepStrictEqual(row?.[0], [tokens[i] ?? -1, logprobs[i] ?? 0])
+        }
+        for (const wrong of [{ prompt_logprobs_last_n: 2 }, { prompt_logprobs: true, prompt_logprobs_last_n: 7 }]) {
+          assert.strictEqual((yield* submit(sampler, { prompt, more: wrong, seqId: 9 })).status, 422)
+        }
+      }).pipe(Api.provided())
+  )
+
   it.effect("top_k and top_p keep to the likeliest tokens, temperature changes how often", () =>
     Effect.gen(function* () {
       const sampler = yield* fresh

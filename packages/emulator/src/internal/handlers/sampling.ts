@@ -105,7 +105,9 @@ const optionsOf = (body: Sample, prompt: ReadonlyArray<number>, drawn: string): 
     topK: params.topK,
     topP: params.topP,
     promptLogprobs: body.promptLogprobs,
-    topkPromptLogprobs: Math.min(body.topkPromptLogprobs, LanguageModel.vocabSize)
+    topkPromptLogprobs: Math.min(body.topkPromptLogprobs, LanguageModel.vocabSize),
+    promptLogprobsLastN: body.promptLogprobsLastN,
+    topkSampleLogprobs: Math.min(body.topkSampleLogprobs ?? 0, LanguageModel.vocabSize)
   }
 }
 
@@ -113,21 +115,23 @@ const optionsOf = (body: Sample, prompt: ReadonlyArray<number>, drawn: string): 
 const asJson = (value: number | undefined): number | null =>
   value === undefined || !Number.isFinite(value) ? null : Math.fround(value)
 
+const topAsJson = (row: Sampler.TopTokens) => row.map(([token, logprob]) => [token, asJson(logprob)])
+
 const output = (sampled: Sampler.Sampled): Result => {
   return {
     _tag: "Output",
     protobuf: () => SampleResponse.encode({ ...sampled, promptCacheHitTokens: 0 }),
     json: () => ({
       type: "sample",
-      sequences: sampled.sequences.map(({ logprobs, stopReason, tokens }) => ({
+      sequences: sampled.sequences.map(({ logprobs, stopReason, tokens, topkLogprobs }) => ({
         stop_reason: stopReason,
         tokens,
-        logprobs: logprobs.map(asJson)
+        logprobs: logprobs.map(asJson),
+        ...(topkLogprobs === undefined ? {} : { topk_logprobs: topkLogprobs.map(topAsJson) })
       })),
       prompt_logprobs: sampled.promptLogprobs?.map(asJson) ?? null,
       topk_prompt_logprobs:
-        sampled.topkPromptLogprobs?.map((row) => row?.map(([token, logprob]) => [token, asJson(logprob)]) ?? null) ??
-        null
+        sampled.topkPromptLogprobs?.map((row) => (row === undefined ? null : topAsJson(row))) ?? null
     })
   }
 }
@@ -177,6 +181,11 @@ export const asample: Handler = (world, request) =>
     if (prompt.length + wanted > limit) {
       const detail = `Prompt length plus max_tokens exceeds the model's context window: ${prompt.length} + ${wanted} > ${limit}`
       return yield* Effect.fail(refused(400, detail, audit))
+    }
+    const { promptLogprobsLastN: last } = body
+    if (last !== undefined && (!body.promptLogprobs || last < 1 || last >= prompt.length)) {
+      const detail = `prompt_logprobs_last_n is ${last}; it wants prompt_logprobs, and 1 to one less than the prompt has tokens`
+      return yield* Effect.fail(refused(422, detail, audit))
     }
     if (body.numSamples > maxSamples) {
       return yield* Effect.fail(refused(400, `num_samples is ${body.numSamples}; at most ${maxSamples} here`, audit))

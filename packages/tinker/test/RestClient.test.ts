@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Fiber, Option, Redacted, Stream } from "effect"
+import { DateTime, Effect, Exit, Fiber, Layer, Option, Redacted, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { RestClient } from "../src/RestClient.ts"
 import type { TinkerError } from "../src/TinkerError.ts"
@@ -667,6 +667,146 @@ describe("RestClient", () => {
       const error = yield* Effect.flip(over(fake, (rest) => rest.getTrainingRun("s:train:9")))
       assert.strictEqual(error.reason._tag, "NotFound")
       assert.include(error.message, "s:train:9")
+    })
+  )
+
+  const path = "tinker://s:train:0/weights/a"
+  const reads: Record<string, (rest: RestClient["Service"]) => Effect.Effect<unknown, TinkerError>> = {
+    getTrainingRun: (rest) => rest.getTrainingRun("r"),
+    getTrainingRunByPath: (rest) => rest.getTrainingRunByPath(path),
+    listTrainingRuns: (rest) => rest.listTrainingRuns(),
+    listRunFlags: (rest) => rest.listRunFlags(),
+    streamTrainingRuns: (rest) => Stream.runDrain(rest.streamTrainingRuns()),
+    listCheckpoints: (rest) => rest.listCheckpoints("r"),
+    listUserCheckpoints: (rest) => rest.listUserCheckpoints(),
+    streamUserCheckpoints: (rest) => Stream.runDrain(rest.streamUserCheckpoints()),
+    getCheckpoint: (rest) => rest.getCheckpoint(path),
+    weightsInfo: (rest) => rest.weightsInfo(path),
+    getCheckpointArchiveUrl: (rest) => rest.getCheckpointArchiveUrl(path),
+    streamCheckpointArchive: (rest) => Stream.runDrain(rest.streamCheckpointArchive(path)),
+    getSampler: (rest) => rest.getSampler("s"),
+    getSession: (rest) => rest.getSession("s"),
+    listSessions: (rest) => rest.listSessions(),
+    streamSessions: (rest) => Stream.runDrain(rest.streamSessions()),
+    exportSessionTrace: (rest) => rest.exportSessionTrace("s"),
+    getAuditLog: (rest) => rest.getAuditLog(),
+    getBillingUsage: (rest) => rest.getBillingUsage({ from: -3_600_000, until: 0 }),
+    getServerCapabilities: (rest) => rest.getServerCapabilities(),
+    health: (rest) => rest.health()
+  }
+  const writes: Record<string, (rest: RestClient["Service"]) => Effect.Effect<unknown, TinkerError>> = {
+    deleteCheckpoint: (rest) => rest.deleteCheckpoint(path),
+    publishCheckpoint: (rest) => rest.publishCheckpoint(path),
+    unpublishCheckpoint: (rest) => rest.unpublishCheckpoint(path),
+    setCheckpointTtl: (rest) => rest.setCheckpointTtl(path, null),
+    assignSessionProject: (rest) => rest.assignSessionProject("s", "p")
+  }
+
+  it.effect("has a call here for each of its members", () =>
+    over(Service.make(), (rest) =>
+      Effect.sync(() =>
+        assert.deepStrictEqual(Object.keys({ ...reads, ...writes, whoami: 0 }).toSorted(), Object.keys(rest).toSorted())
+      )
+    )
+  )
+
+  const huge = '{"training_run_id":1e999,"cursor":{"offset":1e400,"limit":9e99,"total_count":-1}}'
+  it.effect.each<[string, Service.Answer]>([
+    ["null", { json: null }],
+    ["a list", { json: [] }],
+    ["a text", { json: Service.key }],
+    ["an object without anything", { json: {} }],
+    [
+      "wrong types throughout",
+      {
+        json: {
+          training_runs: {},
+          checkpoints: "none",
+          cursor: 1,
+          sessions: 5,
+          base_model: 1,
+          url: [],
+          status: 3,
+          entries: 0,
+          data: 0,
+          supported_models: {},
+          training_run_ids: "x",
+          sampler_id: null
+        }
+      }
+    ],
+    ["numbers beyond all numbers", { text: huge, headers: { "content-type": "application/json" } }],
+    ["JSON that was cut", { text: '{"training_runs": [{"train', headers: { "content-type": "application/json" } }],
+    ["JSON without end", { text: `${"[".repeat(100_000)}`, headers: { "content-type": "application/json" } }],
+    ["a page", { text: `<html>${Service.key}</html>`, headers: { "content-type": "text/html" } }],
+    ["protobuf", { bytes: new Uint8Array([10, 3, 1, 2]), headers: { "content-type": "application/x-protobuf" } }],
+    ["nothing", { text: "" }],
+    ["10 MB of nonsense", { text: `${Service.key} `.repeat(500_000) }]
+  ])("takes no answer for one that is %s", ([, answer]) =>
+    Effect.gen(function* () {
+      for (const [name, read] of Object.entries(reads)) {
+        const fake = answering(() => answer)
+        const error = yield* Effect.flip(over(fake, read))
+        assert.strictEqual(error.reason._tag, "BadResponse", name)
+        assert.isBelow(error.message.length, 1000)
+        assert.notInclude(error.message + JSON.stringify(error) + String(error.stack), Service.key)
+        assert.strictEqual(asked(fake).length, 1, name)
+      }
+    })
+  )
+
+  it.effect.each([400, 401, 403, 404, 409, 410, 413, 422, 425])("ends with a typed error, at once, for %i", (status) =>
+    Effect.gen(function* () {
+      for (const [name, call] of Object.entries({ ...reads, ...writes })) {
+        const fake = answering(() => ({
+          status,
+          text: `<h1>${Service.key}</h1>${"x".repeat(status === 413 ? 10_000_000 : 1000)}`,
+          headers: { "content-type": "text/html" }
+        }))
+        const error = yield* Effect.flip(over(fake, call))
+        const expected =
+          { 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict" }[status] ?? "BadRequest"
+        assert.strictEqual(error.reason._tag, expected, name)
+        assert.isBelow(error.message.length, 1000)
+        assert.notInclude(error.message + JSON.stringify(error), Service.key)
+        assert.strictEqual(asked(fake).length, 1, name)
+      }
+    })
+  )
+
+  it.effect.each<[string, Service.Answer]>([
+    ["500", Service.failing(500)],
+    ["429", Service.failing(429)],
+    ["refused connections", Service.refused],
+    ["silence", "silence"]
+  ])("waits for %s no longer than the call may take", ([, answer]) =>
+    Effect.gen(function* () {
+      for (const [name, call] of Object.entries({ ...reads, ...writes })) {
+        const fake = answering(() => answer)
+        const fiber = yield* Effect.forkChild(
+          Effect.flatMap(RestClient, call).pipe(
+            Effect.provide(Layer.fresh(Service.connect(fake, { deadline: "20 seconds", timeout: "10 seconds" }))),
+            Effect.exit
+          )
+        )
+        for (let turn = 0; turn < 42; turn++) yield* TestClock.adjust("500 millis")
+        const exit = fiber.pollUnsafe()
+        assert.isDefined(exit, name)
+        assert.isTrue(exit?._tag === "Success" && Exit.isFailure(exit.value), name)
+      }
+    })
+  )
+
+  it.effect("takes any answer of success for a change", () =>
+    Effect.gen(function* () {
+      for (const answer of [{ status: 204, bytes: new Uint8Array() }, { text: "<html>" }, { json: null }]) {
+        for (const [name, call] of Object.entries(writes)) {
+          // A 204 has no body at all.
+          const fake = answering(() => ("status" in answer ? { status: 200, text: "" } : answer))
+          yield* over(fake, call)
+          assert.strictEqual(asked(fake).length, 1, name)
+        }
+      }
     })
   )
 })

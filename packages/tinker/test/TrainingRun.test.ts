@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Option, Schema } from "effect"
+import { DateTime, Effect, Option, References, Schema } from "effect"
+import * as Checkpoint from "../src/Checkpoint.ts"
 import { UnparsedTime } from "../src/Time.ts"
 import * as TrainingRun from "../src/TrainingRun.ts"
 
@@ -123,4 +124,92 @@ describe("TrainingRun", () => {
       }
     })
   )
+
+  // Every field in every state that a service may leave it in: absent, null, and each kind of value. `undefined` is absent here.
+  const times = [undefined, null, "2026-08-01T10:00:00Z", "2026-08-01T12:00:00.123456+02:00", "yesterday-ish", 17]
+  const checkpoints = combinations({
+    checkpoint_id: ["weights/a"],
+    checkpoint_type: ["training", "sampler"],
+    time: times,
+    tinker_path: ["tinker://r/weights/a"],
+    size_bytes: [undefined, null, 0, 2 ** 52],
+    public: [undefined, null, true, false],
+    expires_at: times
+  })
+
+  it.effect("reads and writes checkpoints in every combination of their fields", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(checkpoints.length, 2 * 6 * 4 * 4 * 6)
+      for (const wire of checkpoints) {
+        const read = yield* Schema.decodeUnknownEffect(Checkpoint.Checkpoint)(wire)
+        const written = yield* Schema.encodeEffect(Checkpoint.Checkpoint)(read)
+        assert.deepStrictEqual<unknown>(written, canonicalCheckpoint(wire))
+        assert.strictEqual(read.public, wire.public ?? false)
+        assert.deepStrictEqual(read.sizeBytes, Option.fromNullishOr(wire.size_bytes))
+        assert.strictEqual(Option.isSome(read.expiresAt), wire.expires_at !== undefined && wire.expires_at !== null)
+        // What a consumer stores as text comes back as the same value, and is written as the same text.
+        const again = yield* Schema.decodeUnknownEffect(Checkpoint.Checkpoint)(JSON.parse(JSON.stringify(written)))
+        assert.deepStrictEqual(again, read)
+        assert.deepStrictEqual(yield* Schema.encodeEffect(Checkpoint.Checkpoint)(again), written)
+      }
+    }).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
+  )
+
+  it.effect("reads and writes runs in every combination of their fields, and never loses the flag", () =>
+    Effect.gen(function* () {
+      const some = [undefined, null, checkpoints[0], checkpoints.at(-1)]
+      const runs = combinations({
+        training_run_id: ["r"],
+        base_model: ["org/base"],
+        model_owner: [""],
+        is_lora: [true, false],
+        corrupted: [undefined, true, false],
+        lora_rank: [undefined, null, 8],
+        last_request_time: times,
+        last_checkpoint: some,
+        last_sampler_checkpoint: some,
+        user_metadata: [undefined, null, {}, { a: "b", __proto__x: "" }]
+      })
+      assert.strictEqual(runs.length, 2 * 3 * 3 * 6 * 4 * 4 * 4)
+      for (const wire of runs) {
+        const read = yield* decode(wire)
+        assert.strictEqual(read.corrupted, wire.corrupted ?? false)
+        const written = yield* encode(read)
+        assert.deepStrictEqual<unknown>(written, {
+          ...present(wire),
+          corrupted: wire.corrupted ?? false,
+          last_request_time: wire.last_request_time ?? null,
+          ...(wire.last_checkpoint ? { last_checkpoint: canonicalCheckpoint(wire.last_checkpoint) } : {}),
+          ...(wire.last_sampler_checkpoint
+            ? { last_sampler_checkpoint: canonicalCheckpoint(wire.last_sampler_checkpoint) }
+            : {})
+        })
+        const again = yield* decode(JSON.parse(JSON.stringify(written)))
+        assert.deepStrictEqual(again, read)
+      }
+    }).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
+  )
 })
+
+/** One object for every choice of a value for every field; a value that is `undefined` leaves its field out. */
+function combinations<A extends Record<string, ReadonlyArray<unknown>>>(
+  fields: A
+): ReadonlyArray<{ readonly [K in keyof A]?: A[K][number] }> {
+  let all: Array<Record<string, unknown>> = [{}]
+  for (const [name, values] of Object.entries(fields)) {
+    all = all.flatMap((one) =>
+      values.map((value) => (value === undefined ? one : Object.assign({}, one, { [name]: value })))
+    )
+  }
+  return all as Array<{ readonly [K in keyof A]?: A[K][number] }>
+}
+
+/** Fields that are neither absent nor null. */
+function present(wire: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(wire).filter(([, value]) => value !== null))
+}
+
+/** What is written: no nulls but for a time that was not there, and the flag in any case. */
+function canonicalCheckpoint(wire: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return { ...present(wire), time: wire.time ?? null, public: wire.public ?? false }
+}

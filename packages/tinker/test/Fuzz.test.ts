@@ -303,17 +303,17 @@ const oddTexts = [
 
 const oddTensor = (d: Mutate.Dice): Tensor.TensorData => {
   const length = d.below(4)
-  const data = Array.from({ length }, () => (d.below(6) === 0 ? d.pick(oddNumbers) : d.below(100)))
-  const shape = d.below(5) === 0 ? [d.pick(oddNumbers), d.below(3)] : [length]
+  const data = Array.from({ length }, () => (d.below(20) === 0 ? d.pick(oddNumbers) : d.below(100)))
+  const shape = d.below(15) === 0 ? [d.pick(oddNumbers), d.below(3)] : [length]
   const tensor = d.below(2) === 0 ? Tensor.int64(data, shape) : Tensor.float32(data, shape)
-  if (d.below(5) > 0) return tensor
+  if (d.below(15) > 0) return tensor
   const indices = () => Array.from({ length: d.below(4) }, () => d.below(3) - (d.below(9) === 0 ? 2 : 0))
   return { ...tensor, shape: [d.below(3), d.below(3)], csr: { crow: indices(), col: indices() } }
 }
 
 const oddChunk = (d: Mutate.Dice): Chunk => {
   const raw = Uint8Array.from({ length: d.below(6) }, () => d.below(12))
-  switch (d.below(6)) {
+  switch (d.below(12)) {
     case 0:
       return { type: "image", data: raw, format: "png", expectedTokens: d.pick(oddNumbers) }
     case 1:
@@ -323,7 +323,7 @@ const oddChunk = (d: Mutate.Dice): Chunk => {
     default:
       return {
         type: "encoded_text",
-        tokens: Array.from({ length: d.below(4) }, () => (d.below(9) === 0 ? d.pick(oddNumbers) : 5))
+        tokens: Array.from({ length: d.below(4) }, () => (d.below(20) === 0 ? d.pick(oddNumbers) : 5))
       }
   }
 }
@@ -334,9 +334,9 @@ const handOver = (
   client: TrainingClient
 ): Effect.Effect<{ readonly result: Effect.Effect<unknown, Errors.TinkerError> }, Errors.TinkerError> => {
   const options = {
-    ...(d.below(8) === 0 ? { deadline: d.pick(oddNumbers) } : {}),
-    ...(d.below(8) === 0 ? { retries: d.pick(oddNumbers) } : {}),
-    ...(d.below(8) === 0 ? { headers: { [d.pick(["x-a", "", "a b", "x-api-key"])]: d.pick(oddTexts) } } : {})
+    ...(d.below(20) === 0 ? { deadline: d.pick(oddNumbers) } : {}),
+    ...(d.below(20) === 0 ? { retries: d.pick(oddNumbers) } : {}),
+    ...(d.below(20) === 0 ? { headers: { [d.pick(["x-a", "", "a b", "x-api-key"])]: d.pick(oddTexts) } } : {})
   }
   switch (d.below(6)) {
     case 0:
@@ -349,7 +349,7 @@ const handOver = (
     case 2:
       return client.loadState(d.pick(oddTexts), { ...options, optimizer: true })
     default: {
-      const data = Array.from({ length: d.below(3) }, () => ({
+      const data = Array.from({ length: d.below(8) === 0 ? 0 : 1 + d.below(2) }, () => ({
         modelInput: { chunks: Array.from({ length: d.below(3) }, () => oddChunk(d)) },
         lossFnInputs: Object.fromEntries(
           ["target_tokens", "weights", "q"].filter(() => d.below(3) > 0).map((name) => [name, oddTensor(d)])

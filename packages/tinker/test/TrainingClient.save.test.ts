@@ -124,8 +124,10 @@ describe("saves", () => {
           return seen.nth === 0 ? Fake.refused : Fake.failing(409, "Invalid seq_id: expected 2, got 1")
         }
         if (!seen.path.endsWith("/checkpoints")) return undefined
-        const entry = { time: "2026-08-01T10:00:00Z", tinker_path: "tinker://s0:train:0/weights/a" }
-        return { json: { checkpoints: [{ ...entry, checkpoint_id: "a", checkpoint_type: "training" }] } }
+        const kind = seen.nth === 0 ? "sampler" : "training"
+        const tinker_path = `tinker://s0:train:0/${seen.nth === 0 ? "sampler_" : ""}weights/a`
+        const entry = { time: "2026-08-01T10:00:00Z", tinker_path, checkpoint_id: "a", checkpoint_type: kind }
+        return { json: { checkpoints: [entry] } }
       })
       return Effect.gen(function* () {
         const client = yield* newClient

@@ -7,18 +7,21 @@
  * - **X3** a detected incident is followed by exactly one `completed` or `exhausted`;
  * - **X4** errors that another try would repeat end the recovery at once;
  * - **X5** no more than `maxConcurrent` tries run at once. Waits between tries hold no place, and a run that comes back for its
- *   next try goes before one that has not had its first.
+ *   next try goes before one that has not had its first, but for every fourth place;
+ * - **X6** a try that failed while the service was away altogether, or that was told to wait, is not counted: the recovery waits until
+ *   the service answers, up to `pauseLimit` in all;
+ * - **X7** one run is recovered by one cause no more than `maxRecoveries` times within `recoveryWindow`, however each of them ended.
  *
  * It keeps nothing on disk: when the process dies, its recoveries die with it, and the resumed run finds its own way.
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Pull from "effect/Pull"
+import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import type * as Tracer from "effect/Tracer"
@@ -26,10 +29,13 @@ import * as ChildSpec from "@tinkex/supervision/ChildSpec"
 import type { SupervisorRef } from "@tinkex/supervision/SupervisorRef"
 import type { EventLog } from "./internal/eventLog.ts"
 import * as Failures from "./internal/failures.ts"
+import type { Outage } from "./internal/outage.ts"
 import * as Slots from "./internal/slots.ts"
+import { uptime } from "./internal/uptime.ts"
 import {
   AlreadyRecovering,
   AttemptTimedOut,
+  BudgetSpent,
   Cancelled,
   Exhausted,
   make as refuse,
@@ -48,7 +54,7 @@ export interface Incident {
   readonly cause: RecoveryEvent.Cause
   readonly detail: string
   readonly source: RecoveryEvent.Source
-  /** When the run was last seen well, in milliseconds of the clock. */
+  /** When the run was last seen well, in milliseconds of the monotonic clock. */
   readonly lastSeenWell: Option.Option<number>
 }
 
@@ -85,6 +91,11 @@ export interface Executor {
   readonly recover: <A>(request: Request<A>) => Effect.Effect<A, RecoveryError>
   /** Ends the recovery of a training run, if there is one; its request fails with `Cancelled`. */
   readonly cancel: (trainingRunId: string, why: string) => Effect.Effect<void>
+  /**
+   * Takes no more requests (they fail with `Cancelled`), lets the running recoveries end for so long, and cancels the rest.
+   * Gives the ids of those that it cancelled.
+   */
+  readonly drain: (limit: Duration.Duration) => Effect.Effect<ReadonlyArray<string>>
   /** The incidents that are being recovered, oldest first. */
   readonly running: Effect.Effect<ReadonlyArray<{ readonly incident: Incident; readonly tries: number }>>
 }
@@ -93,10 +104,13 @@ interface Job {
   readonly incident: Incident
   readonly detectedAt: number
   readonly cancelled: Deferred.Deferred<never, RecoveryError>
+  readonly ended: Deferred.Deferred<void>
   readonly history: Array<string>
   begun: boolean
   tries: number
 }
+
+const shuttingDown = "the recovery is shutting down"
 
 const unseen = (incident: Incident, detectedAt: number) =>
   Option.match(incident.lastSeenWell, {
@@ -106,7 +120,7 @@ const unseen = (incident: Incident, detectedAt: number) =>
 
 /** Tells of an incident that nobody is going to recover. */
 export const announce = (log: EventLog, incident: Incident): Effect.Effect<void> =>
-  Effect.flatMap(Clock.currentTimeMillis, (now) => log.emit(detected(incident, now)))
+  Effect.flatMap(uptime, (now) => log.emit(detected(incident, now)))
 
 const detected = (incident: Incident, detectedAt: number) => ({
   _tag: "detected" as const,
@@ -125,14 +139,34 @@ const detected = (incident: Incident, detectedAt: number) => ({
 export const make = (
   policy: RecoveryPolicy.RecoveryPolicy,
   log: EventLog,
-  supervisor: Pick<SupervisorRef<unknown>, "startChild">
+  supervisor: Pick<SupervisorRef<unknown>, "startChild">,
+  outage?: Outage
 ): Executor => {
   const jobs = new Map<string, Job>()
   const slots = Slots.make(policy.maxConcurrent)
+  /** When the recoveries of each run began, by cause, within the window. */
+  const spent = new Map<string, Array<{ readonly cause: RecoveryEvent.Cause; readonly at: number }>>()
+  let draining = false
   let serial = 0
 
-  const since = (millis: number) =>
-    Effect.map(Clock.currentTimeMillis, (now) => Duration.millis(Math.max(0, now - millis)))
+  /** What somebody asked for is not counted. */
+  const spend = ({ cause, run, trainingRunId }: Incident) =>
+    Effect.flatMap(uptime, (now) => {
+      if (cause === "requested") return Effect.void
+      const window = Duration.toMillis(policy.recoveryWindow)
+      const recent = (spent.get(run) ?? []).filter(({ at }) => now - at < window)
+      spent.set(run, recent)
+      const recoveries = recent.filter((one) => one.cause === cause).length
+      if (recoveries >= policy.maxRecoveries) {
+        return Effect.fail(
+          refuse(new BudgetSpent({ runId: trainingRunId, cause, recoveries, window: policy.recoveryWindow }))
+        )
+      }
+      recent.push({ cause, at: now })
+      return Effect.void
+    })
+
+  const since = (millis: number) => Effect.map(uptime, (now) => Duration.millis(Math.max(0, now - millis)))
 
   const cancelJob = (job: Job, why: string) =>
     Deferred.fail(job.cancelled, refuse(new Cancelled({ runId: job.incident.trainingRunId, why })))
@@ -173,7 +207,7 @@ export const make = (
   const tryOnce = <A>(job: Job, request: Request<A>, span: Tracer.Span) =>
     Effect.gen(function* () {
       job.tries++
-      const began = yield* Clock.currentTimeMillis
+      const began = yield* uptime
       const waited = Duration.millis(began - job.detectedAt)
       yield* log.emit({ _tag: "started", ...common(job, waited), maxAttempts: policy.maxAttempts }, span)
       const restored = yield* Effect.suspend(() => request.restore(reporter(job, began, span))).pipe(
@@ -190,8 +224,30 @@ export const make = (
       return { restored, took: yield* since(began) }
     }).pipe(slots.hold(job.tries > 0))
 
+  /** Waits until the service answers, or for no longer than `left`; nothing if it has been answering all along. */
+  const waitOut = Effect.fnUntraced(function* (job: Job, left: Duration.Duration, span: Tracer.Span) {
+    if (outage === undefined) return undefined
+    let waited = Duration.zero
+    while (Duration.isLessThan(waited, left)) {
+      const down = yield* outage.probe
+      if (down === undefined) break
+      const wait = Duration.min(policy.maxDelay, Duration.subtract(left, waited))
+      if (Duration.isZero(waited)) {
+        yield* log.emit({ _tag: "paused", ...common(job, wait), tag: down.tag, detail: down.detail }, span)
+      }
+      waited = Duration.sum(waited, wait)
+      yield* Effect.sleep(wait)
+    }
+    if (Duration.isZero(waited)) return undefined
+    // those who waited together do not all return at once
+    if (policy.jitter)
+      yield* Effect.flatMap(Random.next, (share) => Effect.sleep(Duration.times(policy.baseDelay, share)))
+    return waited
+  })
+
   const tries = Effect.fnUntraced(function* <A>(job: Job, request: Request<A>, span: Tracer.Span) {
     const { incident } = job
+    yield* spend(incident)
     const nextDelay = yield* Schedule.toStep(RecoveryPolicy.schedule(policy))
     let paused = Duration.zero
     while (true) {
@@ -199,19 +255,26 @@ export const make = (
       if (Result.isSuccess(restored)) return restored.success
       const error = restored.failure
       const tag = "tag" in error.reason ? error.reason.tag : error.reason._tag
+      const left = Duration.subtract(policy.pauseLimit, paused)
       const pause = Failures.pauseOf(error, policy.maxDelay)
-      if (pause !== undefined && Duration.isLessThan(paused, policy.pauseLimit)) {
-        const wait = Duration.min(pause, Duration.subtract(policy.pauseLimit, paused))
+      if (pause !== undefined && Duration.isGreaterThan(left, Duration.zero)) {
+        const wait = Duration.min(pause, left)
         yield* log.emit({ _tag: "paused", ...common(job, wait), tag, detail: error.message }, span)
         job.tries--
         paused = Duration.sum(paused, wait)
         yield* Effect.sleep(wait)
         continue
       }
+      const waited = Failures.looksLikeOutage(error) ? yield* waitOut(job, left, span) : undefined
+      if (waited !== undefined) {
+        job.tries--
+        paused = Duration.sum(paused, waited)
+        continue
+      }
       job.history.push(error.message)
       const wait =
         error.isRetryable && job.tries < policy.maxAttempts
-          ? yield* nextDelay(yield* Clock.currentTimeMillis, error).pipe(
+          ? yield* nextDelay(yield* uptime, error).pipe(
               Effect.map(([, delay]) => Option.some(delay)),
               Pull.catchDone(() => Effect.succeedNone)
             )
@@ -265,6 +328,7 @@ export const make = (
             yield* log.emit({ _tag: "exhausted", ...common(job, took), tag, detail: error.message, history }, span)
             yield* Deferred.fail(done, error)
           }
+          yield* Deferred.succeed(job.ended, undefined)
         })
       )
     )
@@ -275,8 +339,9 @@ export const make = (
     const done = yield* Deferred.make<A, RecoveryError>()
     const job: Job = {
       incident,
-      detectedAt: yield* Clock.currentTimeMillis,
+      detectedAt: yield* uptime,
       cancelled: yield* Deferred.make<never, RecoveryError>(),
+      ended: yield* Deferred.make<void>(),
       history: [],
       begun: false,
       tries: 0
@@ -303,13 +368,20 @@ export const make = (
       restart: "temporary",
       shutdown: "30 seconds"
     })
+    if (draining) return yield* refuse(new Cancelled({ runId: trainingRunId, why: shuttingDown }))
     const rival = jobs.get(trainingRunId)
     if (rival !== undefined) {
       return yield* refuse(new AlreadyRecovering({ runId: trainingRunId, incident: rival.incident.id }))
     }
     jobs.set(trainingRunId, job)
     return yield* supervisor.startChild(spec).pipe(
-      Effect.onExit(() => Effect.sync(() => (job.begun ? undefined : jobs.delete(trainingRunId)))),
+      Effect.onExit(() =>
+        Effect.suspend(() => {
+          if (job.begun) return Effect.void
+          jobs.delete(trainingRunId)
+          return Deferred.succeed(job.ended, undefined)
+        })
+      ),
       Effect.mapError((error) => refuse(new Cancelled({ runId: trainingRunId, why: error.message }))),
       Effect.andThen(Deferred.await(done)),
       Effect.onInterrupt(() => cancelJob(job, "nobody waits for it any more"))
@@ -322,6 +394,18 @@ export const make = (
       Effect.suspend(() => {
         const job = jobs.get(trainingRunId)
         return job === undefined ? Effect.void : Effect.asVoid(cancelJob(job, why))
+      }),
+    drain: (limit) =>
+      Effect.gen(function* () {
+        draining = true
+        const open = [...jobs.values()]
+        yield* Effect.forEach(open, ({ ended }) => Deferred.await(ended), {
+          concurrency: "unbounded",
+          discard: true
+        }).pipe(Effect.timeoutOption(limit))
+        const rest = [...jobs.values()]
+        yield* Effect.forEach(rest, (job) => cancelJob(job, shuttingDown), { discard: true })
+        return rest.map(({ incident }) => incident.trainingRunId)
       }),
     running: Effect.sync(() => [...jobs.values()].map(({ incident, tries }) => ({ incident, tries })))
   }

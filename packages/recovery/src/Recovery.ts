@@ -62,7 +62,7 @@ const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy)
   const log = yield* EventLog.make
   const monitor = yield* Monitor.make(policy, log, services.rest)
   const tree = yield* Effect.orDie(Tree.start(monitor.run))
-  const executor = Executor.make(policy, log, tree.refs.executor)
+  const executor = Executor.make(policy, log, tree.refs.executor, monitor.outage)
   const watches = yield* Watches.make(policy, log, monitor, executor, services)
   const { current, lookAfter, openIncident, recover, release, runs, track } = watches
 

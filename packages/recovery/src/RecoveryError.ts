@@ -109,6 +109,53 @@ export class Exhausted extends Schema.TaggedError<Exhausted>()("Exhausted", {
   }
 }
 
+/** The run was recovered so often by one cause that something else is wrong. */
+export class BudgetSpent extends Schema.TaggedError<BudgetSpent>()("BudgetSpent", {
+  runId: Schema.String,
+  cause: Schema.String,
+  recoveries: Schema.Int,
+  window: Schema.Duration
+}) {
+  readonly isRetryable = true
+  override get message() {
+    return `Run ${this.runId} has been recovered ${this.recoveries} times in ${Duration.format(this.window)} (${this.cause}), which is all that the policy allows. Find out why it fails, then call recoverRun, or raise maxRecoveries.`
+  }
+}
+
+/** Restoring does not help: the run fails again and again without getting any further. */
+export class NoProgress extends Schema.TaggedError<NoProgress>()("NoProgress", {
+  runId: Schema.String,
+  attempts: Schema.Int,
+  path: Schema.String
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `Run ${this.runId} failed ${this.attempts} times in a row without a new checkpoint, the last time after a restore from ${this.path}. Restore an older one by its path with recoverFromCheckpoint, or look for the cause in its data.`
+  }
+}
+
+/** Another process has this run: it recovers it, or the right to do so was taken from this one meanwhile. */
+export class OwnedElsewhere extends Schema.TaggedError<OwnedElsewhere>()("OwnedElsewhere", {
+  runId: Schema.String,
+  why: Schema.String
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `Run ${this.runId} is somebody else's to recover: ${this.why} Nothing was done here; \`status\` shows what became of the run.`
+  }
+}
+
+/** The journal of a run could not be read or written. */
+export class JournalFailed extends Schema.TaggedError<JournalFailed>()("JournalFailed", {
+  runId: Schema.String,
+  detail: Schema.String
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `Run ${this.runId} was not recovered, since its journal is not to be relied on: ${this.detail}`
+  }
+}
+
 /** The recovery was ended from outside: its run was unwatched, or the layer closed. */
 export class Cancelled extends Schema.TaggedError<Cancelled>()("Cancelled", {
   runId: Schema.String,
@@ -137,6 +184,10 @@ export const RecoveryReason = Schema.Union([
   AttemptTimedOut,
   NotRecoverable,
   Exhausted,
+  BudgetSpent,
+  NoProgress,
+  OwnedElsewhere,
+  JournalFailed,
   Cancelled,
   Died
 ])

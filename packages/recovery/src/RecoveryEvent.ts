@@ -3,8 +3,9 @@
  * metrics.
  *
  * Every event carries `n` (gapless per layer, so a reader that was too slow sees what it missed), `run` (the name of a trained
- * run, or the training run's own id where the loop is somebody else's), `trainingRunId` (the attempt that failed), `attempt` (its
- * number, where the run counts them), `incident`, `try` (0 before the first), `duration` and `time`. Events encode to plain JSON.
+ * run, or the training run's own id where the loop is somebody else's; `*` where the event is about no run in particular),
+ * `trainingRunId` (the attempt that failed), `attempt` (its number, where the run counts them), `incident`, `try` (0 before the
+ * first), `duration` and `time`. Events encode to plain JSON.
  *
  * | event | when | `duration` | beyond the common fields |
  * | --- | --- | --- | --- |
@@ -20,7 +21,11 @@
  * | `exhausted` | the incident is over, the run was given up or the recovery cancelled | since detection | `tag`, `detail`, `history` |
  * | `paused` | the service has no room for us; waiting uses up no try | of the wait | `tag`, `detail` |
  * | `poll_error` | a sweep could not read a run | | `tag`, `detail`, `consecutive` |
- * | `stalled` | nobody has sent anything to a watched run for long; nothing is done about it | of the silence | |
+ * | `stalled` | a watched run is silent for longer than is its habit | of the silence | |
+ * | `backpressure` | the service has held a run's operations back for a minute (`state` says why), or does so no more (`active`) | of the pause | `state`, `reason` |
+ * | `degraded` | a sweep got no answer at all: flags cannot be seen and recoveries wait; failures in band still are | since the last answer | `tag`, `detail` |
+ * | `restored` | the service answers again | of the outage | |
+ * | `superseded` | another process has recovered the run: this one follows the new attempt | | `newTrainingRunId` |
  * | `callback_failed` | `onRecovered` or `onFailure` failed, died or took too long | of the callback | `callback`, `detail` |
  *
  * | metric | kind | attributes |
@@ -83,6 +88,14 @@ export const RecoveryEvent = Schema.TaggedUnion({
   paused: { ...common, tag: Schema.String, detail: Schema.String },
   poll_error: { ...common, tag: Schema.String, detail: Schema.String, consecutive: Schema.Int },
   stalled: common,
+  backpressure: {
+    ...common,
+    state: Schema.Literals(["active", "paused_capacity", "paused_rate_limit", "unknown"]),
+    reason: Schema.NullOr(Schema.String)
+  },
+  degraded: { ...common, tag: Schema.String, detail: Schema.String },
+  restored: common,
+  superseded: { ...common, newTrainingRunId: Schema.String },
   callback_failed: { ...common, callback: Schema.Literals(["onRecovered", "onFailure"]), detail: Schema.String }
 })
 export type RecoveryEvent = typeof RecoveryEvent.Type
@@ -107,11 +120,15 @@ export const format = (event: RecoveryEvent): string => {
     case "client_created":
     case "resumed":
     case "completed":
+    case "superseded":
       return `${about}: ${event.newTrainingRunId}`
+    case "backpressure":
+      return `${about}: ${event.state}${event.reason === null ? "" : `: ${event.reason}`}`
     case "failed":
     case "exhausted":
     case "paused":
     case "poll_error":
+    case "degraded":
     case "callback_failed":
       return `${about}: ${event.detail}`
     default:

@@ -43,8 +43,19 @@ export interface RecoveryPolicyOptions {
   readonly callbackLimit?: Duration.Input | undefined
   /** How long a recovery waits, all in all, for capacity, a rate limit or billing; such waits use up no try. Default 24 hours. */
   readonly pauseLimit?: Duration.Input | undefined
-  /** A watched run without any request for this long is reported as `stalled`; it is not touched. Default 30 minutes. */
+  /**
+   * A watched run without any request for this long is `stalled`, and for less where its own habits say so: see
+   * the guide. Default 30 minutes.
+   */
   readonly stalledAfter?: Duration.Input | undefined
+  /** What a silence of `stalledAfter` leads to: an event, or a recovery too. A run that only waits for its owner is silent as well. Default report. */
+  readonly onStall?: "report" | "recover" | undefined
+  /** Requests of the sweeps in any one second, 1 to 1000. Default 34, which reads 100,000 runs in half a minute. */
+  readonly maxRequestsPerSecond?: number | undefined
+  /** Recoveries of one run by one cause within `recoveryWindow`, 1 to 100,000; the next one ends it as `BudgetSpent`. Default 100. */
+  readonly maxRecoveries?: number | undefined
+  /** Default 1 hour. */
+  readonly recoveryWindow?: Duration.Input | undefined
 }
 
 const parseDuration = (input: unknown): Option.Option<Duration.Duration> => Duration.fromInput(input as Duration.Input) // fromInput catches what is no duration at all
@@ -95,7 +106,13 @@ export const RecoveryPolicy = Schema.Struct({
   maxConcurrent: count(1024, 4),
   callbackLimit: span(Duration.millis(1), Duration.seconds(30)),
   pauseLimit: span(Duration.zero, Duration.hours(24)),
-  stalledAfter: span(Duration.seconds(1), Duration.minutes(30))
+  stalledAfter: span(Duration.seconds(1), Duration.minutes(30)),
+  onStall: Schema.Literals(["report", "recover"]).pipe(
+    Schema.withDecodingDefaultType(Effect.succeed("report" as const))
+  ),
+  maxRequestsPerSecond: count(1000, 34),
+  maxRecoveries: count(100_000, 100),
+  recoveryWindow: span(Duration.seconds(1), Duration.hours(1))
 }).check(
   Schema.makeFilter((policy) =>
     Duration.isLessThan(policy.maxDelay, policy.baseDelay)
@@ -174,6 +191,10 @@ const integer: Form = {
   read: (text) => (/^\d{1,9}$/.test(text) ? Option.some(Number(text)) : Option.none())
 }
 const duration: Form = { expects: 'a duration such as "30 seconds"', read: parseDuration }
+const stall: Form = {
+  expects: '"report" or "recover"',
+  read: (text) => (text === "report" || text === "recover" ? Option.some(text) : Option.none())
+}
 const strategy: Form = {
   expects: '"latest", "best:<metric>:min", "best:<metric>:max" or the tinker:// path of a checkpoint',
   read: (text) => {
@@ -197,7 +218,11 @@ const forms: { readonly [Field in Exclude<keyof RecoveryPolicyOptions, "schedule
   maxConcurrent: integer,
   callbackLimit: duration,
   pauseLimit: duration,
-  stalledAfter: duration
+  stalledAfter: duration,
+  onStall: stall,
+  maxRequestsPerSecond: integer,
+  maxRecoveries: integer,
+  recoveryWindow: duration
 }
 
 const variableOf = (field: string) => `TINKEX_RECOVERY_${field.replace(/[A-Z]/g, (c) => `_${c}`).toUpperCase()}`
@@ -221,6 +246,10 @@ const variableOf = (field: string) => `TINKEX_RECOVERY_${field.replace(/[A-Z]/g,
  * | `TINKEX_RECOVERY_CALLBACK_LIMIT` | `callbackLimit` | duration |
  * | `TINKEX_RECOVERY_PAUSE_LIMIT` | `pauseLimit` | duration |
  * | `TINKEX_RECOVERY_STALLED_AFTER` | `stalledAfter` | duration |
+ * | `TINKEX_RECOVERY_ON_STALL` | `onStall` | `report` or `recover` |
+ * | `TINKEX_RECOVERY_MAX_REQUESTS_PER_SECOND` | `maxRequestsPerSecond` | whole number |
+ * | `TINKEX_RECOVERY_MAX_RECOVERIES` | `maxRecoveries` | whole number |
+ * | `TINKEX_RECOVERY_RECOVERY_WINDOW` | `recoveryWindow` | duration |
  */
 export const fromConfig = Effect.fnUntraced(function* (
   overrides: RecoveryPolicyOptions = {}

@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Option, Stream } from "effect"
+import { Clock, Duration, Effect, Fiber, Option, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Monitor, type RecoveryEvent, RecoveryPolicy } from "@tinkex/recovery"
 import { RestClient } from "@tinkex/tinker"
 import * as EventLog from "../src/internal/eventLog.ts"
-import { FakeTinker, unavailable } from "./fakeTinker.ts"
+import { RateLimited } from "@tinkex/tinker/TinkerError"
+import { fail, FakeTinker, unavailable } from "./fakeTinker.ts"
 
 const start = Effect.fnUntraced(function* (fake: FakeTinker, options: RecoveryPolicy.RecoveryPolicyOptions = {}) {
   const policy = yield* RecoveryPolicy.make(options)
@@ -100,7 +101,7 @@ describe("Monitor", () => {
     })
   )
 
-  it.effect("M3: a flag is told once and the run is not read again", () =>
+  it.effect("M3: a flag is told once, after a second read has shown it, and the run is not read again", () =>
     Effect.gen(function* () {
       const fake = new FakeTinker()
       const { flags, monitor, reads, target } = yield* start(fake)
@@ -109,7 +110,7 @@ describe("Monitor", () => {
       yield* monitor.add(target("a"))
       yield* TestClock.adjust("10 minutes")
       assert.deepStrictEqual(flags, ["a"])
-      assert.strictEqual(reads("a"), 1)
+      assert.strictEqual(reads("a"), 2)
       assert.isTrue(Option.getOrThrow(yield* monitor.inspect("a")).flagged)
     })
   )
@@ -176,7 +177,7 @@ describe("Monitor", () => {
         yield* monitor.add(target(`run-${i}`))
       }
       fake.poison("run-7")
-      yield* TestClock.adjust("1 millis")
+      yield* TestClock.adjust("3 seconds")
       assert.deepStrictEqual(flags, ["run-7"])
     })
   )
@@ -225,6 +226,253 @@ describe("Monitor", () => {
       assert.deepStrictEqual(flags, ["a"])
       yield* monitor.remove(current)
       assert.isTrue(Option.isNone(yield* monitor.inspect("a")))
+    })
+  )
+
+  it.effect("M3: a flag that a second read does not show is told to nobody but the log of errors", () =>
+    Effect.gen(function* () {
+      const fake = new FakeTinker()
+      const { events, flags, monitor, target } = yield* start(fake)
+      const run = fake.addRun("a")
+      yield* monitor.add(target("a"))
+      yield* TestClock.adjust("1 second")
+      run.corrupted = true
+      let reading = 0
+      fake.onRead = () => Effect.sync(() => void (run.corrupted = ++reading === 1))
+      yield* TestClock.adjust("5 minutes")
+      assert.deepStrictEqual(flags, [])
+      assert.deepStrictEqual(
+        events.map((event) => (event._tag === "poll_error" ? event.tag : event._tag)),
+        ["Unconfirmed"]
+      )
+    })
+  )
+
+  it.effect("M3: where the second read gets no answer, the next sweep confirms", () =>
+    Effect.gen(function* () {
+      const fake = new FakeTinker()
+      const { flags, monitor, target } = yield* start(fake)
+      fake.addRun("a")
+      fake.poison("a")
+      let reading = 0
+      fake.onRead = () => (++reading === 2 ? Effect.fail(unavailable) : Effect.void)
+      yield* monitor.add(target("a"))
+      yield* TestClock.adjust("29 seconds")
+      assert.deepStrictEqual(flags, [])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(flags, ["a"])
+    })
+  )
+
+  const fleet = Effect.fnUntraced(function* (size: number, options: RecoveryPolicy.RecoveryPolicyOptions = {}) {
+    const fake = new FakeTinker()
+    const started = yield* start(fake, options)
+    yield* TestClock.adjust("1 second")
+    for (let i = 0; i < size; i++) {
+      fake.addRun(`run-${i}`)
+      yield* started.monitor.add(started.target(`run-${i}`))
+    }
+    yield* TestClock.adjust("28 seconds")
+    return { fake, ...started }
+  })
+
+  it.effect("M5: reads a hundred runs with one request, and confirms many flags by their pages", () =>
+    Effect.gen(function* () {
+      const { fake, flags } = yield* fleet(3000)
+      fake.requests.length = 0
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual(fake.requests.length, 30)
+      for (let i = 0; i < 1000; i++) fake.poison(`run-${i}`)
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual(flags.length, 1000)
+      assert.strictEqual(fake.requests.length, 30 + 30 + 10, "ten pages held the thousand")
+    })
+  )
+
+  it.effect("M5: no second sees more requests than the cap, and the sweep goes on behind it", () =>
+    Effect.gen(function* () {
+      const { fake } = yield* fleet(3000, { maxRequestsPerSecond: 4 })
+      const seen = fake.requests.length
+      for (let second = 0; second < 60; second++) {
+        const before = fake.requests.length
+        yield* TestClock.adjust("1 second")
+        assert.isAtMost(fake.requests.length - before, 4)
+      }
+      assert.isAtLeast(fake.requests.length - seen, 60)
+    })
+  )
+
+  it.effect("M5: a Retry-After keeps every request back", () =>
+    Effect.gen(function* () {
+      const { fake } = yield* fleet(300)
+      let refused = 0
+      fake.onList = () =>
+        refused++ === 0
+          ? Effect.fail(fail(new RateLimited({ operation: "list", detail: "slow", retryAfter: Duration.seconds(20) })))
+          : Effect.void
+      yield* TestClock.adjust("2 seconds")
+      fake.requests.length = 0
+      yield* TestClock.adjust("17 seconds")
+      assert.deepStrictEqual(fake.requests, [])
+      yield* TestClock.adjust("3 seconds")
+      assert.isAbove(fake.requests.length, 2)
+    })
+  )
+
+  it.effect("M6: under a list that shifts and pages that fail, no run goes unread for two sweeps", () =>
+    Effect.gen(function* () {
+      const { fake, flags, monitor } = yield* fleet(1500)
+      const looked = new Map<string, number>()
+      let calls = 0
+      fake.onList = () => {
+        calls++
+        // another tenant's run appears at the head of the list, and one of ours moves to its end or is timed out with its page
+        if (calls % 3 === 0) fake.addRun(`foreign-${calls}`)
+        if (calls % 5 === 0) {
+          const id = `run-${(calls * 37) % 1500}`
+          const run = fake.runs.get(id)
+          fake.runs.delete(id)
+          if (run !== undefined) fake.runs.set(id, run)
+        }
+        return calls % 11 === 0 ? Effect.fail(unavailable) : Effect.void
+      }
+      for (let sweep = 0; sweep < 8; sweep++) {
+        yield* TestClock.adjust("30 seconds")
+        const now = Duration.toMillis("1 second") * (29 + 30 * (sweep + 1))
+        for (let i = 0; i < 1500; i++) {
+          const { seenWell } = Option.getOrThrow(yield* monitor.inspect(`run-${i}`))
+          looked.set(`run-${i}`, Math.max(looked.get(`run-${i}`) ?? 0, now - seenWell))
+        }
+      }
+      assert.deepStrictEqual(flags, [])
+      assert.isAtMost(Math.max(...looked.values()), 2 * 30_000)
+    })
+  )
+
+  it.effect("M7: a pause of six hours is told twice, and is no silence", () =>
+    Effect.gen(function* () {
+      const fake = new FakeTinker()
+      const { events, monitor, target } = yield* start(fake, { stalledAfter: "10 minutes" })
+      fake.addRun("a")
+      yield* monitor.add(target("a"))
+      yield* monitor.noteQueue("a", { state: "paused_capacity", reason: "full" })
+      yield* TestClock.adjust("3 hours")
+      // flickers for less than a minute
+      yield* monitor.noteQueue("a", { state: "active", reason: undefined })
+      yield* TestClock.adjust("20 seconds")
+      yield* monitor.noteQueue("a", { state: "paused_rate_limit", reason: undefined })
+      yield* TestClock.adjust("3 hours")
+      yield* monitor.noteQueue("a", { state: "active", reason: undefined })
+      yield* TestClock.adjust("5 minutes")
+      assert.deepStrictEqual(
+        events.map((event) => (event._tag === "backpressure" ? event.state : event._tag)),
+        ["paused_capacity", "active"]
+      )
+      yield* TestClock.adjust("10 minutes")
+      assert.strictEqual(events.at(-1)?._tag, "stalled")
+    })
+  )
+
+  it.effect("M8: a service that is away is told once, and once when it is back; the poller lives", () =>
+    Effect.gen(function* () {
+      const { events, fake, flags } = yield* fleet(500)
+      const down = () => Effect.fail(unavailable)
+      fake.onList = down
+      fake.onRead = down
+      yield* TestClock.adjust("10 minutes")
+      assert.deepStrictEqual(
+        events.filter((event) => event._tag !== "poll_error").map((event) => event._tag),
+        ["degraded"]
+      )
+      fake.poison("run-3")
+      fake.onList = () => Effect.void
+      fake.onRead = () => Effect.void
+      yield* TestClock.adjust("1 minute")
+      const told = events.filter((event) => event._tag !== "poll_error")
+      assert.deepStrictEqual(
+        told.map((event) => [event._tag, event.run]),
+        [
+          ["degraded", "*"],
+          ["restored", "*"]
+        ]
+      )
+      assert.isAtLeast(Duration.toMinutes(told[1]?.duration ?? 0), 10)
+      assert.deepStrictEqual(flags, ["run-3"])
+    })
+  )
+
+  it.effect("a wall clock that jumps in either direction changes neither the pace nor the silences", () =>
+    Effect.gen(function* () {
+      const fake = new FakeTinker()
+      const { events, monitor, reads, target } = yield* start(fake)
+      fake.addRun("a")
+      yield* monitor.add(target("a"))
+      yield* TestClock.adjust("1 second")
+      const skewed =
+        (millis: number) =>
+        (clock: Clock.Clock): Clock.Clock => ({
+          ...clock,
+          currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + millis,
+          currentTimeMillis: Effect.map(clock.currentTimeMillis, (now) => now + millis)
+        })
+      for (const millis of [-3_600_000, 3_600_000]) {
+        const before = reads("a")
+        const poller = yield* monitor.run.pipe(Effect.updateService(Clock.Clock, skewed(millis)), Effect.forkScoped)
+        yield* TestClock.adjust("5 minutes")
+        assert.isAtLeast(reads("a") - before, 20)
+        yield* Fiber.interrupt(poller)
+      }
+      assert.deepStrictEqual(events, [])
+    })
+  )
+
+  it.effect("learns how quiet a run usually is, after it has been active for a while", () =>
+    Effect.gen(function* () {
+      const fake = new FakeTinker()
+      const { events, monitor, target } = yield* start(fake, { pollInterval: "10 seconds", stalledAfter: "1 hour" })
+      const run = fake.addRun("a")
+      yield* monitor.add(target("a"))
+      const step = Effect.gen(function* () {
+        run.lastRequest += 60_000
+        yield* TestClock.adjust("1 minute")
+      })
+      yield* Effect.repeat(step, { times: 3 })
+      yield* TestClock.adjust("10 minutes")
+      assert.strictEqual(events.length, 0, "still warming up")
+      yield* Effect.repeat(step, { times: 10 })
+      yield* TestClock.adjust("56 minutes")
+      const [stall] = events
+      assert.strictEqual(stall?._tag, "stalled")
+      // five times the longest silence that the run has shown, which was the ten minutes
+      assert.closeTo(Duration.toMinutes(stall?.duration ?? 0), 55, 1)
+    })
+  )
+
+  it.effect("a silence leads to a recovery only where the policy says so", () =>
+    Effect.gen(function* () {
+      for (const [onStall, times] of [
+        ["report", 0],
+        ["recover", 1]
+      ] as const) {
+        const fake = new FakeTinker()
+        const { monitor, target } = yield* start(fake, { onStall, stalledAfter: "10 minutes" })
+        fake.addRun("a")
+        let told = 0
+        yield* monitor.add({ ...target("a"), onStall: () => Effect.sync(() => void told++) })
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(told, times, onStall)
+      }
+    })
+  )
+
+  it.effect("a run that the service does not know is asked about less and less", () =>
+    Effect.gen(function* () {
+      const fake = new FakeTinker()
+      const { monitor, reads, target } = yield* start(fake)
+      yield* monitor.add(target("gone"))
+      yield* TestClock.adjust("6 hours")
+      assert.isAtMost(reads("gone"), 16)
+      assert.isAtLeast(reads("gone"), 10)
     })
   )
 })

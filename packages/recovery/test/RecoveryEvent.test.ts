@@ -17,11 +17,15 @@ const tags = [
   "quarantined",
   "fenced",
   "resumed",
-  "callback_failed"
+  "callback_failed",
+  "backpressure",
+  "degraded",
+  "restored",
+  "superseded"
 ]
 
 describe("RecoveryEvent", () => {
-  it("has the eight events of old and six more, each with a row in the table", () => {
+  it("has the eight events of old and ten more, each with a row in the table", () => {
     assert.sameMembers(Object.keys(RecoveryEvent.RecoveryEvent.cases), tags)
     const doc = readFileSync(new URL("../src/RecoveryEvent.ts", import.meta.url), "utf8")
     for (const tag of tags) assert.include(doc, `| \`${tag}\` |`)

@@ -33,7 +33,7 @@ export class FakeTinker {
   readonly clients = new Map<string, TrainingClient.TrainingClient>()
   /** Hooks; each may fail, die or hang. */
   onRead: (runId: string) => Effect.Effect<void, TinkerError> = () => Effect.void
-  onList: () => Effect.Effect<void, TinkerError> = () => Effect.void
+  onList: (offset: number) => Effect.Effect<void, TinkerError> = () => Effect.void
   onCreate: () => Effect.Effect<void, TinkerError> = () => Effect.void
   onLoad: (path: string, modelId: string) => Effect.Effect<void, TinkerError> = () => Effect.void
   /** Models being made or loaded at this moment, and the most there ever were. */
@@ -161,15 +161,20 @@ export class FakeTinker {
           Effect.andThen(this.find(id)),
           Effect.map((run) => this.view(id, run))
         ),
-      streamTrainingRuns: () =>
-        Stream.unwrap(
-          Effect.sync(() => {
-            this.requests.push("page")
-            return this.onList()
-          }).pipe(
-            Effect.flatten,
-            Effect.map(() => Stream.fromIterable([...this.runs].map(([id, run]) => this.view(id, run))))
-          )
+      listRunFlags: ({ limit = 20, offset = 0 } = {}) =>
+        Effect.suspend(() => {
+          this.requests.push(`page ${offset}+${limit}`)
+          return this.onList(offset)
+        }).pipe(
+          Effect.map(() => {
+            const all = [...this.runs].toReversed()
+            const runs = all.slice(offset, offset + limit).map(([trainingRunId, run]) => ({
+              trainingRunId,
+              corrupted: run.corrupted,
+              lastRequestMillis: Number.isNaN(run.lastRequest) ? undefined : run.lastRequest
+            }))
+            return { runs, totalCount: all.length }
+          })
         ),
       listCheckpoints: (id) =>
         Effect.sync(() => void this.requests.push(`list ${id}`)).pipe(

@@ -97,6 +97,10 @@ const recovery: Codes<RecoveryReason> = {
   AttemptTimedOut: exhausted,
   NotRecoverable: failed,
   Exhausted: exhausted,
+  BudgetSpent: exhausted,
+  NoProgress: exhausted,
+  OwnedElsewhere: failed,
+  JournalFailed: configuration,
   Cancelled: failed,
   Died: failed
 }

@@ -38,3 +38,9 @@ export const pauseOf = (error: RecoveryError, usual: Duration.Duration): Duratio
   if (reason.tag !== "RateLimited") return undefined
   return reason.retryAfter === undefined ? usual : Duration.max(usual, reason.retryAfter)
 }
+
+const unreachable = new Set(["ServerFailure", "Transport", "Timeout", "Unauthorized"])
+
+/** Whether a try may have failed for no other reason than that the service is away. */
+export const looksLikeOutage = ({ reason }: RecoveryError): boolean =>
+  reason._tag === "AttemptTimedOut" || (reason._tag === "RestoreFailed" && unreachable.has(reason.tag))

@@ -1,6 +1,12 @@
 import * as Effect from "effect/Effect"
 
-/** A fixed number of places. Those who come back to try again go before those who have not had a turn. */
+/** So many in a row may come back to try again while somebody waits for a first turn. */
+const inARow = 3
+
+/**
+ * A fixed number of places, given out in the order of asking. Those who come back to try again go before those who have not had
+ * a turn, but not for ever: after three of them one of the others is let in.
+ */
 export interface Slots {
   readonly hold: (again: boolean) => <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
@@ -24,8 +30,11 @@ export const make = (places: number): Slots => {
       })
     })
 
+  let repeats = 0
   const release = Effect.sync(() => {
-    const enter = again.shift() ?? fresh.shift()
+    const turn = again.length > 0 && (repeats < inARow || fresh.length === 0) ? again : fresh
+    repeats = turn === again ? repeats + 1 : 0
+    const enter = turn.shift()
     if (enter === undefined) free++
     else enter()
   })

@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto"
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
@@ -18,6 +17,7 @@ import type { RecoveryPolicy } from "../RecoveryPolicy.ts"
 import type { Recovered, RunStatus, WatchOptions } from "../WatchedRun.ts"
 import type { EventLog } from "./eventLog.ts"
 import * as OwnedRun from "./ownedRun.ts"
+import { uptime } from "./uptime.ts"
 
 export interface Watch {
   readonly options: WatchOptions
@@ -95,9 +95,9 @@ export const make = Effect.fnUntraced(function* (
     call: () => Effect.Effect<unknown, unknown>
   ) =>
     Effect.gen(function* () {
-      const began = yield* Clock.currentTimeMillis
+      const began = yield* uptime
       const tell = (detail: string) =>
-        Effect.flatMap(Clock.currentTimeMillis, (now) =>
+        Effect.flatMap(uptime, (now) =>
           log.emit({
             _tag: "callback_failed",
             run: tracked.run.lineage[0] ?? about.runId,

@@ -627,6 +627,7 @@ describe("overload", () => {
       const reason = failureOf(exit)
       if (reason._tag !== "BillingPaused") return assert.fail(reason._tag)
       assert.isAtLeast(Duration.toSeconds(reason.waited), 600)
+      assert.isAtLeast(seconds, 600)
       assert.isAtMost(seconds, 607)
     }).pipe(over(fake))
   })
@@ -675,6 +676,16 @@ describe("progress", () => {
       for (let i = 0; i < 300; i++) yield* TestClock.adjust("30 seconds")
       assert.isUndefined(slowest.pollUnsafe())
       yield* Fiber.interrupt(slowest)
+    }).pipe(over(fake))
+  })
+
+  it.effect("nothing is stuck for having been idle", () => {
+    const fake = Fake.make((seen) => (isPoll(seen) && seen.nth === 0 ? slow(tryAgain) : undefined))
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler({ ...base, progressTimeout: "1 hour" })
+      yield* TestClock.adjust("5 hours")
+      const { exit } = yield* ending(sampler.sample(prompt))
+      assert.isTrue(Exit.isSuccess(exit))
     }).pipe(over(fake))
   })
 
@@ -849,9 +860,33 @@ describe("one request for the results of all", () => {
       const before = fake.of("retrieve_futures").length
       yield* TestClock.adjust("5 minutes")
       assert.strictEqual(fake.of("retrieve_futures").length, before)
-      // One that came before it was waited for.
-      finished.push("sample:3:1:0")
-      yield* sampler.sample(prompt)
+    }).pipe(over(fake))
+  })
+
+  it.effect("keeps what it learns of a request before that is accepted, and learns nothing twice", () => {
+    const news = [["sample:1:1:0"], ["sample:0:1:0"]]
+    const fake = Fake.make((seen) => {
+      if (seen.path === "client/config") return wanted
+      if (seen.path === "asample" && seen.nth === 1) return Effect.as(Effect.sleep("10 seconds"), undefined)
+      if (seen.path !== "retrieve_futures") return undefined
+      const { prev_cursor } = seen.json as unknown as Target
+      const completions = (news[prev_cursor] ?? []).map((request_id) => ({ state: "finished", request_id }))
+      const wait = prev_cursor === 0 ? "1 second" : "30 seconds"
+      return Effect.as(Effect.sleep(wait), { json: { completions, cursor: prev_cursor + 1 } })
+    })
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler()
+      const first = yield* Effect.forkChild(sampler.sample(prompt))
+      const second = yield* Effect.forkChild(sampler.sample(prompt))
+      for (let i = 0; i < 10; i++) yield* TestClock.adjust("1 second")
+      assert.isTrue(Exit.isSuccess(yield* Fiber.await(second)))
+      assert.isUndefined(first.pollUnsafe())
+      for (let i = 0; i < 30; i++) yield* TestClock.adjust("1 second")
+      assert.isTrue(Exit.isSuccess(yield* Fiber.await(first)))
+      assert.deepStrictEqual(
+        fake.of("retrieve_futures").map(({ json }) => json.prev_cursor),
+        [0, 1]
+      )
     }).pipe(over(fake))
   })
 

@@ -116,7 +116,7 @@ const rows: ReadonlyArray<Row> = [
     endpoint: Contract.telemetry,
     call: "`Telemetry`",
     test: ["tinker/test/Telemetry.test.ts", "tells that a session began and ended"],
-    peers: [P("reads the server's capabilities")]
+    peers: "P sends it in the background of every case; no test looks at what it sends"
   },
   {
     endpoint: Contract.billingUsage,
@@ -140,13 +140,16 @@ const rows: ReadonlyArray<Row> = [
     endpoint: Contract.getInfo,
     call: "`TrainingClient.info`",
     test: ["tinker/test/TrainingClient.test.ts", "is described and unloaded; after that nothing is sent"],
-    peers: [P("creates a model and reads what the server says of it")]
+    peers: [
+      P("creates a model and reads what the server says of it"),
+      S("S1 shakes hands with a server that has no dynamic config")
+    ]
   },
   {
     endpoint: Contract.unloadModel,
     call: "`TrainingClient.unload`",
     test: ["tinker/test/TrainingClient.test.ts", "is described and unloaded; after that nothing is sent"],
-    peers: [S("S14 S15 says of a killed engine that the server is lost, of the restarted one that the run is")]
+    peers: [S("recovers a run whose model was lost, to the numbers of a run that nothing happened to")]
   },
   {
     endpoint: Contract.forwardBackward,
@@ -194,7 +197,7 @@ const rows: ReadonlyArray<Row> = [
     endpoint: Contract.weightsInfo,
     call: "`RestClient.weightsInfo`",
     test: [rest, runs],
-    peers: [states, resumed]
+    peers: [states, S("S14 S15 says of a killed engine that the server is lost, of the restarted one that the run is")]
   },
   {
     endpoint: Contract.trainingRuns,

@@ -5,6 +5,7 @@ import type { ApiFuture } from "../src/ApiFuture.ts"
 import { ServiceClient } from "../src/ServiceClient.ts"
 import type { TinkerError } from "../src/TinkerError.ts"
 import type { TrainingClient } from "../src/TrainingClient.ts"
+import { fromTokens } from "../src/wire/Datum.ts"
 import * as Protobuf from "../src/wire/Protobuf.ts"
 import * as Zstd from "../src/wire/Zstd.ts"
 import * as Fake from "./support/fakeService.ts"
@@ -521,6 +522,30 @@ describe("TrainingClient", () => {
         }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
       }
     )
+
+    it.effect("keep their place while they are written, and let others have a turn meanwhile", () => {
+      const fake = Fake.make((seen) =>
+        seen.path === "forward_backward" ? { json: { request_id: "forward_backward:1" } } : undefined
+      )
+      return Effect.gen(function* () {
+        const client = yield* newClient
+        const datum = { modelInput: fromTokens(new Int32Array(1_200_000)), lossFnInputs: {} }
+        let turns = 0
+        const others = yield* Effect.sync(() => void turns++).pipe(
+          Effect.andThen(Effect.yieldNow),
+          Effect.forever,
+          Effect.forkChild
+        )
+        const large = yield* Effect.forkChild(client.prepare.forward([datum, datum, datum], { loss: "own" }), {
+          startImmediately: true
+        })
+        const small = yield* Effect.forkChild(client.prepare.optimStep(adam), { startImmediately: true })
+        assert.deepStrictEqual((yield* Fiber.join(small)).seqIds, [4])
+        assert.deepStrictEqual((yield* Fiber.join(large)).seqIds, [1, 2, 3])
+        assert.isAtLeast(turns, 2)
+        yield* Fiber.interrupt(others)
+      }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+    })
 
     it.effect("say whose they are, however long the name", () => {
       const fake = Fake.make()

@@ -39,9 +39,13 @@ export const breach = (data: ReadonlyArray<Datum>, options: LossOptions): Breach
   return undefined
 }
 
-/** The first value that the wire cannot hold: looked for only once writing has failed, for there are many values. */
-export const unwritable = (data: ReadonlyArray<Datum>): Breach | undefined => {
-  for (const [d, { lossFnInputs, modelInput }] of data.entries()) {
+/**
+ * The first value that the wire cannot hold: looked for only once writing has failed, for there are many values. `before` datums of
+ * the batch stand before these.
+ */
+export const unwritable = (data: ReadonlyArray<Datum>, before: number): Breach | undefined => {
+  for (const [i, { lossFnInputs, modelInput }] of data.entries()) {
+    const d = before + i
     for (const [c, chunk] of modelInput.chunks.entries()) {
       if (chunk.type !== "encoded_text") continue
       const at = indexWhere(chunk.tokens, (token) => (token | 0) !== token)

@@ -44,11 +44,11 @@ export interface Draft<Part, A> {
   readonly limits: CallLimits.Limits
   /** Bytes of the `index`-th request, before compression. */
   readonly bytes: (index: number) => number
-  /** The `index`-th request, called once. */
+  /** The `index`-th request, made once. */
   readonly request: (
     index: number,
     to: { readonly modelId: string; readonly seqId: number }
-  ) => Pick<Outgoing, "endpoint" | "body" | "contentType" | "headers">
+  ) => Effect.Effect<Pick<Outgoing, "endpoint" | "body" | "contentType" | "headers">>
   readonly decode: Poll<Part>["decode"]
   readonly combine: (parts: ReadonlyArray<Part>) => A
   /** The checkpoint that a named save makes, and the result that it comes to where its own answer is lost. */
@@ -68,72 +68,95 @@ const emptyPass = { modelId: "", seqId: 0, data: [], lossFn: "", lossFnConfig: {
  * The message is put together from three encodings: its address, the data, the rest. Fields of a protobuf message may be
  * concatenated, so the data is encoded once, and hashed without the address and without regard to how it is split.
  */
-export const pass = (
+export const pass = Effect.fnUntraced(function* (
   kind: "forward_backward" | "forward",
   data: ReadonlyArray<Datum>,
   options: LossOptions,
   config: ClientConfig
-): Effect.Effect<Draft<ForwardBackwardOutput, ForwardBackwardOutput>, TinkerError> =>
-  Effect.suspend(() => {
-    const breach = DatumRules.breach(data, options)
-    if (breach !== undefined) return Effect.fail(invalid(kind, breach.field, breach.problem))
-    const chunks = Chunks.split(data, {
-      maxLength: config.fwdbwd_max_chunk_len,
-      maxBytes: config.fwdbwd_max_chunk_bytes_count
-    })
-    return Effect.try({
-      try: () => {
-        const rest = Protobuf.encodeForwardBackwardRequest({
-          ...emptyPass,
-          lossFn: options.loss,
-          lossFnConfig: sorted(options.lossConfig ?? {}),
-          forwardOnly: kind === "forward"
-        })
-        const parts = chunks.map((data) => Protobuf.encodeData(data, { before: addressRoom, after: rest.byteLength }))
-        for (const part of parts) part.set(rest, part.byteLength - rest.byteLength)
-        return { rest, parts }
-      },
-      catch: (cause) => {
-        const { field, problem } = DatumRules.unwritable(data) ?? {
-          field: "data",
-          problem: `cannot be encoded: ${cause instanceof Error ? cause.message : String(cause)}`
-        }
-        return invalid(kind, field, problem)
-      }
-    }).pipe(
-      Effect.zip(CallLimits.parse(kind, options)),
-      Effect.map(([{ parts, rest }, limits]) => ({
-        kind,
-        requestType: kind === "forward" ? "Forward" : "ForwardBackward",
-        get digest() {
-          const hash = createHash("sha256").update("pass\n").update(rest)
-          for (const part of parts) hash.update(part.subarray(addressRoom, part.byteLength - rest.byteLength))
-          return hash.digest("hex")
-        },
-        count: chunks.length,
-        limits,
-        bytes: (index) => (parts[index]?.byteLength ?? 0) - addressRoom,
-        request: (index, { modelId, seqId }) => {
-          const address = Protobuf.encodeForwardBackwardRequest({ ...emptyPass, modelId, seqId })
-          const bytes = behind(address, parts[index] ?? new Uint8Array(addressRoom))
-          return {
-            endpoint: Endpoint.forwardBackward,
-            body: config.proto_compress_fwdbwd ? Zstd.compress(bytes) : bytes,
-            contentType: Header.protobuf,
-            ...(config.proto_compress_fwdbwd ? { headers: { "content-encoding": "zstd" } } : {})
-          }
-        },
-        decode: {
-          _tag: "binary",
-          read: (bytes) =>
-            Protobuf.decodeForwardBackwardOutput(bytes).pipe(
-              Effect.mapError((error) => badResponse(kind, error.message))
-            )
-        },
-        combine: Chunks.combine
-      }))
-    )
+): Effect.fn.Return<Draft<ForwardBackwardOutput, ForwardBackwardOutput>, TinkerError> {
+  const breach = DatumRules.breach(data, options)
+  if (breach !== undefined) return yield* invalid(kind, breach.field, breach.problem)
+  const limits = yield* CallLimits.parse(kind, options)
+  const rest = Protobuf.encodeForwardBackwardRequest({
+    ...emptyPass,
+    lossFn: options.loss,
+    lossFnConfig: sorted(options.lossConfig ?? {}),
+    forwardOnly: kind === "forward"
   })
+  const chunks = Chunks.split(data, {
+    maxLength: config.fwdbwd_max_chunk_len,
+    maxBytes: config.fwdbwd_max_chunk_bytes_count
+  })
+  const parts: Array<Uint8Array> = []
+  let before = 0
+  let written = 0
+  for (const chunk of chunks) {
+    if (written > turnBytes) {
+      written = 0
+      yield* Effect.yieldNow
+    }
+    const part = yield* encode(kind, chunk, rest, before)
+    parts.push(part)
+    before += chunk.length
+    written += part.byteLength
+  }
+  return {
+    kind,
+    requestType: kind === "forward" ? "Forward" : "ForwardBackward",
+    get digest() {
+      const hash = createHash("sha256").update("pass\n").update(rest)
+      for (const part of parts) hash.update(part.subarray(addressRoom, part.byteLength - rest.byteLength))
+      return hash.digest("hex")
+    },
+    count: chunks.length,
+    limits,
+    bytes: (index) => (parts[index]?.byteLength ?? 0) - addressRoom,
+    request: (index, { modelId, seqId }) =>
+      Effect.suspend(() => {
+        const address = Protobuf.encodeForwardBackwardRequest({ ...emptyPass, modelId, seqId })
+        const bytes = behind(address, parts[index] ?? new Uint8Array(addressRoom))
+        const plain = { endpoint: Endpoint.forwardBackward, contentType: Header.protobuf }
+        return config.proto_compress_fwdbwd
+          ? Effect.map(Zstd.compressAside(bytes), (body) => ({
+              ...plain,
+              body,
+              headers: { "content-encoding": "zstd" }
+            }))
+          : Effect.succeed({ ...plain, body: bytes })
+      }),
+    decode: {
+      _tag: "binary",
+      read: (bytes) =>
+        Protobuf.decodeForwardBackwardOutput(bytes).pipe(Effect.mapError((error) => badResponse(kind, error.message)))
+    },
+    combine: Chunks.combine
+  }
+})
+
+/** The data of one request with what stands behind it, and room for the address before it. */
+const encode = (
+  kind: "forward_backward" | "forward",
+  data: ReadonlyArray<Datum>,
+  rest: Uint8Array,
+  before: number
+): Effect.Effect<Uint8Array, TinkerError> =>
+  Effect.try({
+    try: () => {
+      const part = Protobuf.encodeData(data, { before: addressRoom, after: rest.byteLength })
+      part.set(rest, part.byteLength - rest.byteLength)
+      return part
+    },
+    catch: (cause) => {
+      const { field, problem } = DatumRules.unwritable(data, before) ?? {
+        field: "data",
+        problem: `cannot be encoded: ${cause instanceof Error ? cause.message : String(cause)}`
+      }
+      return invalid(kind, field, problem)
+    }
+  })
+
+/** So much is written in a few milliseconds; then others get their turn. */
+const turnBytes = 4_000_000
 
 /** Bytes before the data of a request, for the address, which is known only when it has a place. */
 const addressRoom = 512
@@ -169,10 +192,11 @@ const single = <A>(options: {
   count: 1,
   limits: options.limits,
   bytes: () => 0,
-  request: (_, { modelId, seqId }) => ({
-    endpoint: options.endpoint,
-    body: encodeJson({ ...options.says, ...options.aside, model_id: modelId, seq_id: seqId, type: options.kind })
-  }),
+  request: (_, { modelId, seqId }) =>
+    Effect.sync(() => ({
+      endpoint: options.endpoint,
+      body: encodeJson({ ...options.says, ...options.aside, model_id: modelId, seq_id: seqId, type: options.kind })
+    })),
   decode: { _tag: "json", read: options.read },
   // One request, hence one part.
   combine: (parts) => parts[0] as A,

@@ -6,6 +6,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { ApiFuture, QueueState } from "../ApiFuture.ts"
@@ -147,9 +148,8 @@ export const make = Effect.fnUntraced(function* (options: {
     const operation = `${draft.kind} ${seqId}`
     const explain = Status.lostModel(modelId, draft.kind)
     let takenBefore = false
-    return Effect.suspend(() => {
-      const request = draft.request(index, { modelId, seqId })
-      return transport.exchange({
+    const sent = Effect.flatMap(draft.request(index, { modelId, seqId }), (request) =>
+      transport.exchange({
         operation,
         ...request,
         ...draft.limits,
@@ -159,7 +159,8 @@ export const make = Effect.fnUntraced(function* (options: {
           return explain(reply, detail, repeated)
         }
       })
-    }).pipe(
+    )
+    return sent.pipe(
       transport.batches().spend(draft.bytes(index)),
       Effect.flatMap(decodeJson(operation, Json.Submitted)),
       Effect.map(({ request_id }): string | TinkerError => request_id),
@@ -341,19 +342,22 @@ export const make = Effect.fnUntraced(function* (options: {
       })
     })
 
+  const placing = Semaphore.makeUnsafe(1)
+  /** Calls take their places in the order in which they were made, also where one needs some time to be written. */
+  const take = <Part, A>(draft: Effect.Effect<Operations.Draft<Part, A>, TinkerError>) =>
+    Semaphore.withPermit(placing, Effect.flatMap(draft, reserve))
+
   const place = {
-    forwardBackward: (data, options) =>
-      Effect.flatMap(Operations.pass("forward_backward", data, options, config), reserve),
-    forward: (data, options) => Effect.flatMap(Operations.pass("forward", data, options, config), reserve),
-    optimStep: (params, options) => Effect.flatMap(Operations.optimStep(params, options), reserve),
-    saveState: (name, options) => Effect.flatMap(Operations.saveState(name, options), reserve),
-    saveWeightsForSampler: (name, options) => Effect.flatMap(Operations.saveWeightsForSampler(name, options), reserve),
-    saveWeightsEphemeral: (options) =>
-      Effect.flatMap(Operations.saveWeightsEphemeral(options, session.nextSampler), reserve),
+    forwardBackward: (data, options) => take(Operations.pass("forward_backward", data, options, config)),
+    forward: (data, options) => take(Operations.pass("forward", data, options, config)),
+    optimStep: (params, options) => take(Operations.optimStep(params, options)),
+    saveState: (name, options) => take(Operations.saveState(name, options)),
+    saveWeightsForSampler: (name, options) => take(Operations.saveWeightsForSampler(name, options)),
+    saveWeightsEphemeral: (options) => take(Operations.saveWeightsEphemeral(options, session.nextSampler)),
     loadState: (path, options) => {
       const token = options.weightsAccessToken
       if (token !== undefined) transport.conceal(Redacted.isRedacted(token) ? Redacted.value(token) : token)
-      return Effect.flatMap(Operations.loadState(path, options, nextSeq), reserve)
+      return take(Effect.suspend(() => Operations.loadState(path, options, nextSeq)))
     }
   } satisfies TrainingClient["prepare"]
 

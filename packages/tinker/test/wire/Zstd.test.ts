@@ -12,6 +12,15 @@ describe("Zstd", () => {
     })
   )
 
+  it.live("writes the same frame on another thread", () =>
+    Effect.gen(function* () {
+      for (const size of [0, 65_536, 65_537, 1_000_000]) {
+        const bytes = Uint8Array.from({ length: size }, (_, i) => (i * i) % 251)
+        assert.isTrue(Buffer.from(yield* Zstd.compressAside(bytes)).equals(Zstd.compress(bytes)), `${size}`)
+      }
+    })
+  )
+
   it.effect(
     "refuses a frame that is cut off, wherever, and one whose bytes were changed without harm to its reader",
     () =>

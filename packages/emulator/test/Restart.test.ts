@@ -94,6 +94,32 @@ describe("EM5: a restarted emulator", () => {
     })
   )
 
+  it.effect("the files of a checkpoint that expired are taken away, also of one that expired meanwhile", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporary
+      const left = Effect.promise(async () => {
+        const names = await NodeFs.readdir(NodePath.join(directory, "checkpoints"))
+        return names.filter((name) => !name.startsWith(".")).length
+      })
+      // Files are moved by the operating system, which does not know the test's clock: at most 5,000 looks at them.
+      const until = Effect.fnUntraced(function* (count: number) {
+        for (let i = 0; i < 5000 && (yield* left) !== count; i++) yield* Effect.yieldNow
+        assert.strictEqual(yield* left, count)
+      })
+      yield* Effect.gen(function* () {
+        const model = yield* Api.newModel
+        yield* Api.settle(Api.saveWeights(model, 1, "short", { ttl_seconds: 60 }))
+        yield* Api.settle(Api.saveWeights(model, 2, "longer", { ttl_seconds: 3600 }))
+        yield* Api.settle(Api.saveWeights(model, 3, "for-ever"))
+        yield* until(3)
+        yield* TestClock.adjust("10 minutes")
+        yield* until(2)
+      }).pipe(Api.provided({ directory }))
+      yield* TestClock.adjust("1 hour")
+      yield* until(1).pipe(Api.provided({ directory }))
+    })
+  )
+
   it.effect("a result that is cut short was seen by nobody; one that is over does not come back", () =>
     Effect.gen(function* () {
       const directory = yield* temporary

@@ -22,7 +22,7 @@ const encode = Effect.fnUntraced(function* (data: ReadonlyArray<Datum.Datum>) {
   const draft = yield* Operations.pass("forward_backward", data, { loss: "cross_entropy" }, config)
   let bytes = 0
   for (let part = 0; part < draft.count; part++) {
-    bytes += draft.request(part, { modelId: "model", seqId: part + 1 }).body?.byteLength ?? 0
+    bytes += (yield* draft.request(part, { modelId: "model", seqId: part + 1 })).body?.byteLength ?? 0
   }
   return bytes
 })

@@ -50,6 +50,16 @@ describe("differentiate", () => {
     assert.deepStrictEqual(Array.from(second ?? []), [0])
   })
 
+  it("gives the same gradient however often it is asked", () => {
+    const x = Vector.Vector.variable([2, 3])
+    const y = x.mul(x).sum()
+    for (let i = 0; i < 2; i++)
+      assert.deepStrictEqual(
+        Vector.Vector.gradients(y, [x]).map((g) => Array.from(g)),
+        [[4, 6]]
+      )
+  })
+
   it("follows a chain of any length", () => {
     const rows = Array.from({ length: 20_000 }, () => [5])
     const { gradients, loss } = CustomLoss.differentiate((all) => ({

@@ -87,6 +87,12 @@ describe("TensorData", () => {
     assert.isUndefined(TensorData.int64(BigInt64Array.of(7n)).exact)
   })
 
+  it("stays dense where both are equally long", () => {
+    // 1 row: 2 pointers and 2 numbers for each value that is stored.
+    assert.isUndefined(TensorData.toSparse(TensorData.int64([0, 7, 0, 0], [1, 4])).csr)
+    assert.isDefined(TensorData.toSparse(TensorData.int64([0, 7, 0, 0, 0], [1, 5])).csr)
+  })
+
   it.effect.prop(
     "is sparse only where that is shorter, and dense again the same",
     [int(0, 6), int(0, 6), Schema.Array(int(-2, 2)).check(Schema.isMaxLength(36)), int(0, 3)],

@@ -224,13 +224,11 @@ export const make = Effect.fnUntraced(function* (options: {
     awaited.add(one)
     const onState = (next: QueueState) => {
       const known = SubscriptionRef.getUnsafe(state)
-      if (known.state === next.state && known.reason === next.reason) return Effect.void
+      const told = notice(`${draft.kind} ${seqIds[0] ?? 0}`, next)
+      if (known.state === next.state && known.reason === next.reason) return told
       if (next.state === "active") heldBack.delete(one)
       else heldBack.set(one, next)
-      return SubscriptionRef.set(state, next).pipe(
-        Effect.andThen(tellQueue),
-        Effect.andThen(notice(`${draft.kind} ${seqIds[0] ?? 0}`, next))
-      )
+      return SubscriptionRef.set(state, next).pipe(Effect.andThen(tellQueue), Effect.andThen(told))
     }
     const [answer] = answers
     const { checkpoint } = draft

@@ -99,6 +99,26 @@ describe("sampling with the SDK, over loopback HTTP", () => {
     }).pipe(Effect.scoped, overSockets())
   )
 
+  it.live("gives the likeliest tokens in a sample's places too, and the end of a prompt alone", () =>
+    Effect.gen(function* () {
+      const sampler = yield* newSampler
+      const ask = { maxTokens: 6, temperature: 0, promptLogprobs: true }
+      const whole = yield* sampler.sample(text("the cat"), ask)
+      const end = yield* sampler.sample(text("the cat"), { ...ask, promptLogprobsLastN: 2, topkSampleLogprobs: 3 })
+      const [drawn] = end.sequences
+      assert.deepStrictEqual(drawn?.tokens, whole.sequences[0]?.tokens)
+      // Without temperature the likeliest token is the one that is drawn.
+      assert.deepStrictEqual(
+        drawn?.topkLogprobs?.map((row) => row?.[0]),
+        drawn?.tokens.map((token, i) => [token, drawn.logprobs?.[i] ?? Number.NaN] as const)
+      )
+      assert.deepStrictEqual(end.promptLogprobs, [
+        ...Array.from({ length: 5 }, () => undefined),
+        ...(whole.promptLogprobs?.slice(-2) ?? [])
+      ])
+    }).pipe(Effect.scoped, overSockets())
+  )
+
   it.live("stops at tokens and texts", () =>
     Effect.gen(function* () {
       const sampler = yield* newSampler

@@ -9,6 +9,7 @@ export interface Passed {
   readonly body: Buffer
   readonly status: number
   readonly answerType: string
+  readonly answer: Buffer
   /** The answer was lost on its way back. */
   readonly lost: boolean
 }
@@ -38,10 +39,11 @@ export const open = async (target: string): Promise<Proxy> => {
       const lost = losing.count > 0 && path.endsWith(losing.path)
       if (lost) losing = { ...losing, count: losing.count - 1 }
       const status = answer.statusCode ?? 0
-      passed.push({ method, path, headers, body, status, answerType: answer.headers["content-type"] ?? "", lost })
+      const text = Buffer.concat(received)
+      const answerType = answer.headers["content-type"] ?? ""
+      passed.push({ method, path, headers, body, status, answerType, answer: text, lost })
       if (lost) return outgoing.socket?.destroy()
       const { connection: _, "content-length": __, "transfer-encoding": ___, ...kept } = answer.headers
-      const text = Buffer.concat(received)
       outgoing.writeHead(status, kept)
       if (adding === undefined || !path.endsWith(adding.path)) return outgoing.end(text)
       return outgoing.end(JSON.stringify({ ...JSON.parse(text.toString()), ...adding.fields }))

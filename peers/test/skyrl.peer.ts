@@ -9,6 +9,7 @@ import { ModelInput, RestClient, ServiceClient, type TrainingClient } from "@tin
 import { CheckpointPolicy, Dataset, Journal, Trainer } from "@tinkex/training"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { environment, pinned } from "../environments.ts"
+import { compare } from "./divergences.ts"
 import { batch, bytes, connected, failure, logprobsOf, save, step, steps, using } from "./kit.ts"
 import * as Proxy from "./proxy.ts"
 import { until } from "./process.ts"
@@ -95,35 +96,25 @@ describeServer(env._tag === "Ready" ? title : `${title}: ${env.reason}`, () => {
   })
 
   it("S4 reads by protobuf the numbers that the server's JSON has", async () => {
-    await using(
-      url,
+    await using proxy = await Proxy.open(url)
+    const ours = await using(
+      proxy.url,
       Effect.gen(function* () {
         const client = yield* lent
-        const ours = logprobsOf(yield* (yield* client.forward(batch(0), { loss: "cross_entropy" })).result)
-        const data = ["hello world", "quick brown"].map((text) => {
-          const tokens = bytes(text)
-          const targets = { data: tokens.slice(1), dtype: "int64" }
-          const weights = { data: tokens.slice(1).map(() => 1), dtype: "float32" }
-          return {
-            model_input: { chunks: [{ type: "encoded_text", tokens: tokens.slice(0, -1) }] },
-            loss_fn_inputs: { target_tokens: targets, weights }
-          }
-        })
-        const theirs = yield* Effect.promise(async () => {
-          const forward_input = { data, loss_fn: "cross_entropy" }
-          const submitted = await post(url, "forward", { forward_input, model_id: client.modelId, seq_id: 900 })
-          assert.strictEqual(submitted.status, 200, submitted.text)
-          const { json, text } = await post(url, "retrieve_future", { request_id: submitted.json["request_id"] })
-          assert.property(json, "loss_fn_outputs", text)
-          return json["loss_fn_outputs"] as ReadonlyArray<{
-            readonly logprobs: { readonly data: ReadonlyArray<number> }
-          }>
-        })
-        assert.deepStrictEqual(
-          theirs.map(({ logprobs }) => logprobs.data.map(Math.fround)),
-          ours
-        )
+        return logprobsOf(yield* (yield* client.forward(batch(0), { loss: "cross_entropy" })).result)
       })
+    )
+    const { answer } =
+      proxy.passed.find(({ path }) => path.endsWith("/forward_backward")) ?? assert.fail("nothing passed")
+    const { request_id } = JSON.parse(answer.toString()) as { readonly request_id: string }
+    const { json, text } = await post(url, "retrieve_future", { request_id })
+    assert.property(json, "loss_fn_outputs", text)
+    const theirs = json["loss_fn_outputs"] as ReadonlyArray<{
+      readonly logprobs: { readonly data: ReadonlyArray<number> }
+    }>
+    assert.deepStrictEqual(
+      theirs.map(({ logprobs }) => logprobs.data.map(Math.fround)),
+      ours
     )
   })
 
@@ -347,6 +338,14 @@ describeServer(env._tag === "Ready" ? title : `${title}: ${env.reason}`, () => {
         assert.strictEqual(error.reason._tag, "NotFound", error.message)
       })
     )
+  })
+
+  it("differs from the service and from other servers as it did when the table of divergences was written", async () => {
+    const { known, seen } = await using(
+      url,
+      Effect.flatMap(lent, (client) => compare("skyrl", client, url, "tml-peer"))
+    )
+    assert.deepStrictEqual(seen, known)
   })
 
   it("recovers a run whose model was lost, to the numbers of a run that nothing happened to", async () => {

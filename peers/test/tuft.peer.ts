@@ -8,6 +8,7 @@ import type { Recovered } from "@tinkex/recovery/WatchedRun"
 import { CheckpointPath, ModelInput, RestClient, ServiceClient, type TrainingClient } from "@tinkex/tinker"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { environment, pinned } from "../environments.ts"
+import { compare } from "./divergences.ts"
 import { batch, bytes, connected, failure, save, step, steps, using } from "./kit.ts"
 import * as Tuft from "./tuft.ts"
 
@@ -144,6 +145,14 @@ describeServer(env._tag === "Ready" ? title : `${title}: ${env.reason}`, () => {
         assert.strictEqual(error.reason._tag, "BadResponse", error.message)
       })
     )
+  })
+
+  it("differs from the service and from other servers as it did when the table of divergences was written", async () => {
+    const { known, seen } = await using(
+      url,
+      Effect.flatMap(create, (client) => compare("tuft", client, url, Tuft.keys.peer))
+    )
+    assert.deepStrictEqual(seen, known)
   })
 
   it("T21 says of operations that a killed server forgot that nobody knows whether they were applied", async () => {

@@ -5,7 +5,8 @@
  *
  * - **S1** a request without a readable answer is sent again with the same number and the same bytes, so that a service which
  *   knows its requests by their numbers draws once;
- * - **S2** no number stands for two requests, not even across processes that share a sampling session;
+ * - **S2** no number stands for two requests of a client; processes that share a sampler have blocks of numbers, which the
+ *   service hands out or which are drawn from a thousand million;
  * - **S3** overload is no failure: a 429 holds back all samplers of a `ServiceClient` together, for as long as the service wants,
  *   and what waits keeps its place;
  * - **S4** every wait ends, with a result or a typed error: where no sample at all has come for `progressTimeout`, while the
@@ -48,7 +49,7 @@ export type SamplingSource =
   | { readonly modelPath: string; readonly baseModel?: string | undefined }
   /** The weights of a client as they are when its operations so far are done. They are written down nowhere. */
   | { readonly weightsOf: TrainingClient }
-  /** The sampler of another process. */
+  /** The sampler of another process. Its session is kept alive from here too, as long as the `ServiceClient` lives. */
   | { readonly handle: SamplingHandle }
 
 /** One sample. */
@@ -92,7 +93,7 @@ export interface SampleOptions extends SamplingParams, CallOptions {
   readonly promptLogprobsLastN?: number | undefined
 }
 
-/** How to draw from many prompts. */
+/** How to draw from many prompts; a `deadline` is that of each. */
 export interface SampleAllOptions extends SampleOptions {
   /** Prompts at work at once. Default 100. */
   readonly concurrency?: number | undefined
@@ -117,12 +118,13 @@ export interface SamplingClient {
   readonly sample: (prompt: ModelInput, options?: SampleOptions) => Effect.Effect<SampleResponse, TinkerError>
   /**
    * Draws from many prompts, which are asked for as they are needed. Results come as they are ready, each with the place of its
-   * prompt; a prompt that fails is a result too and stops nothing. Ending the stream abandons what is at work.
+   * prompt; a prompt that fails is a result too and stops nothing. Ending the stream abandons what is at work. It fails itself
+   * only as `prompts` does, or with `InvalidInput` for a `concurrency` that is none.
    */
   readonly sampleAll: <E = never, R = never>(
     prompts: Iterable<ModelInput> | Stream.Stream<ModelInput, E, R>,
     options?: SampleAllOptions
-  ) => Stream.Stream<Sampled, E, R>
+  ) => Stream.Stream<Sampled, E | TinkerError, R>
   /** The log-probability of each token of a prompt, given those before it; `undefined` for the first, which has none. */
   readonly computeLogprobs: (
     prompt: ModelInput,

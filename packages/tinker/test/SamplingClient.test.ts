@@ -804,6 +804,17 @@ describe("SamplingClient.sampleAll", () => {
     }).pipe(over(fake))
   })
 
+  it.effect("refuses to have nothing at work", () => {
+    const fake = Fake.make()
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler()
+      for (const concurrency of [0, 1.5, Number.NaN]) {
+        const reason = yield* reasonOf(Stream.runDrain(sampler.sampleAll(prompts, { concurrency })))
+        assert.strictEqual(reason._tag === "InvalidInput" ? reason.field : reason._tag, "concurrency")
+      }
+    }).pipe(over(fake))
+  })
+
   it.effect("abandons what is at work when nobody reads on", () => {
     const fake = Fake.make((seen) => {
       if (seen.path === "client/dynamic_config") return { json: { sample_cancel_enabled: true } }

@@ -10,7 +10,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { QueueState } from "../ApiFuture.ts"
 import type { CallOptions } from "../CallOptions.ts"
 import { Sampler } from "../Sampler.ts"
-import type { SampleAllOptions, SampleOptions, SampleResponse, SamplingClient } from "../SamplingClient.ts"
+import type { SampleAllOptions, Sampled, SampleOptions, SampleResponse, SamplingClient } from "../SamplingClient.ts"
 import { BillingPaused, InvalidInput, RateLimited, Stuck, Timeout, TinkerError } from "../TinkerError.ts"
 import type { ModelInput } from "../wire/Datum.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
@@ -88,7 +88,7 @@ const wantsPause =
   }
 
 const hintOf = (reply: Reply): Duration.Duration | undefined => {
-  // A date needs no clock here: services that ask for pauses of samplers give seconds.
+  // Seconds; for a date, which would need the clock, the usual pause stands in.
   const hint = Status.retryHintMillis(reply, Number.NaN)
   return hint === undefined ? undefined : Duration.millis(hint)
 }
@@ -345,13 +345,17 @@ export const make = Effect.fnUntraced(function* (options: {
   const sampleAll = <E, R>(
     prompts: Iterable<ModelInput> | Stream.Stream<ModelInput, E, R>,
     given: SampleAllOptions = {}
-  ) => {
+  ): Stream.Stream<Sampled, E | TinkerError, R> => {
+    const { concurrency = defaultConcurrency } = given
+    if (!(PromptRules.isCount(concurrency) && concurrency > 0)) {
+      return Stream.fromEffect(invalid("sample", "concurrency", `is ${concurrency} and must be a whole number above 0`))
+    }
     const stream: Stream.Stream<ModelInput, E, R> = Stream.isStream(prompts) ? prompts : Stream.fromIterable(prompts)
     return stream.pipe(
       Stream.zipWithIndex,
       Stream.mapEffect(
         ([prompt, index]) => Effect.map(Effect.result(sample(prompt, given)), (result) => ({ index, prompt, result })),
-        { concurrency: given.concurrency ?? defaultConcurrency, unordered: true }
+        { concurrency, unordered: true }
       )
     )
   }

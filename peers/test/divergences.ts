@@ -75,7 +75,7 @@ export const rows: ReadonlyArray<Row> = [
   {
     what: "publish, unpublish",
     service: "2xx, 2xx",
-    skyrl: "404, 404",
+    skyrl: "405, 422",
     tuft: "204, 500",
     look: async ({ ask, modelId, path }) => {
       const place = `training_runs/${modelId}/checkpoints/weights/${path.split("/").at(-1)}/publish`
@@ -299,7 +299,7 @@ export const rows: ReadonlyArray<Row> = [
   {
     what: "fields of get_info",
     service: "model_data model_id",
-    skyrl: "is_lora lora_rank model_data model_id model_name type",
+    skyrl: "model_data model_id status",
     tuft: "is_lora lora_rank model_data model_id model_name type",
     look: async ({ ask, modelId }) =>
       Object.keys((await ask("POST", "get_info", { model_id: modelId, type: "get_info" })).json)
@@ -309,7 +309,7 @@ export const rows: ReadonlyArray<Row> = [
   {
     what: "where an archive is",
     service: "302 to https",
-    skyrl: "404",
+    skyrl: "405",
     tuft: "302 to a file",
     look: async (subject) => {
       const place = `training_runs/${subject.modelId}/checkpoints/weights/${subject.path.split("/").at(-1)}/archive`

@@ -2,6 +2,9 @@
  * Our SDK against SkyRL's server: a training service that shares no code with this project, with real LoRA training behind it.
  * The titles that begin with S and a number are the cases of the same number.
  */
+import { execFile } from "node:child_process"
+import { join } from "node:path"
+import { promisify } from "node:util"
 import { Effect, Fiber, Layer, Option } from "effect"
 import { NodeServices } from "@effect/platform-node"
 import { Recovery } from "@tinkex/recovery"
@@ -10,13 +13,15 @@ import { CheckpointPolicy, Dataset, Journal, Trainer } from "@tinkex/training"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { environment, pinned } from "../environments.ts"
 import { compare } from "./divergences.ts"
-import { batch, bytes, connected, failure, logprobsOf, save, step, steps, using } from "./kit.ts"
+import { batch, bytes, connected, failure, logprobsOf, save, step, steps, using, weighted } from "./kit.ts"
 import * as Proxy from "./proxy.ts"
 import { until } from "./process.ts"
 import * as SkyRl from "./skyrl.ts"
 
 const env = environment("skyrl-0.4")
 const title = `SkyRL ${pinned("skyrl-0.4", "skyrl")}`
+
+const texts = ["hello world", "quick brown"]
 
 /** Names are taken for ever on this server. */
 let names = 0
@@ -95,27 +100,26 @@ describeServer(env._tag === "Ready" ? title : `${title}: ${env.reason}`, () => {
     )
   })
 
-  it("S4 reads by protobuf the numbers that the server's JSON has", async () => {
-    await using proxy = await Proxy.open(url)
+  it("S4 reads the numbers that the official Python SDK reads on a model like it", async () => {
     const ours = await using(
-      proxy.url,
+      url,
       Effect.gen(function* () {
         const client = yield* lent
-        return logprobsOf(yield* (yield* client.forward(batch(0), { loss: "cross_entropy" })).result)
+        return logprobsOf(yield* (yield* client.forward(texts.map(weighted), { loss: "cross_entropy" })).result)
       })
     )
-    const { answer } =
-      proxy.passed.find(({ path }) => path.endsWith("/forward_backward")) ?? assert.fail("nothing passed")
-    const { request_id } = JSON.parse(answer.toString()) as { readonly request_id: string }
-    const { json, text } = await post(url, "retrieve_future", { request_id })
-    assert.property(json, "loss_fn_outputs", text)
-    const theirs = json["loss_fn_outputs"] as ReadonlyArray<{
-      readonly logprobs: { readonly data: ReadonlyArray<number> }
-    }>
-    assert.deepStrictEqual(
-      theirs.map(({ logprobs }) => logprobs.data.map(Math.fround)),
-      ours
-    )
+    const program = join(import.meta.dirname, "..", "python", "one_pass.py")
+    const args = [program, url, SkyRl.model, "4", "7", ...texts]
+    const python = env._tag === "Ready" ? env.python : ""
+    const settings = {
+      env: { ...process.env, TINKER_TELEMETRY: "0" },
+      timeout: 150_000,
+      killSignal: "SIGKILL"
+    } as const
+    const { stdout } = await promisify(execFile)(python, args, settings)
+    const [printed = "", modelId] = [stdout.slice(0, stdout.lastIndexOf("]") + 1), stdout.trim().split(" ").at(-1)]
+    await post(url, "unload_model", { model_id: modelId, type: "unload_model" })
+    assert.deepStrictEqual(JSON.parse(printed), ours)
   })
 
   it("S5 S12 sends compressed batches where it is told to, and none before the model is there", async () => {

@@ -17,6 +17,7 @@ const files: ReadonlyArray<
   [() => import("./actor-fairness.ts"), "fairness"],
   [() => import("./trainer-step-overhead.ts"), "trainer-step-overhead"],
   [() => import("./archive-download.ts"), "archive-download"],
+  [() => import("./list-runs.ts"), "list-runs"],
   [() => import("./sample-client-cpu.ts"), "sample-client-cpu"],
   [() => import("./futures-client-cpu.ts"), "futures-client-cpu"],
   [() => import("./encode-batch.ts"), "encode-batch"]

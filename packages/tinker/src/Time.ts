@@ -27,8 +27,32 @@ const offset = (zone: string | undefined): string =>
 const isDay = (year: string, month: string, day: string): boolean =>
   Number(day) <= 28 || new Date(Date.UTC(Number(year), Number(month) - 1, Number(day))).getUTCDate() === Number(day)
 
+/** `2026-08-01T10:00:00Z`, as nearly all of them are, without a look at the calendar; `undefined` for any other text. */
+const plainMillis = (raw: string): number | undefined => {
+  if (raw.length !== 20) return undefined
+  let digits = 0
+  for (let i = 0; i < 20; i++) {
+    const code = raw.charCodeAt(i)
+    if (code !== pattern.charCodeAt(i)) {
+      if (pattern.charCodeAt(i) !== 48 || code < 48 || code > 57) return undefined
+      digits++
+    } else if (code === 48) digits++
+  }
+  const part = (at: number) => (raw.charCodeAt(at) - 48) * 10 + raw.charCodeAt(at + 1) - 48
+  const [year, month, day] = [part(0) * 100 + part(2), part(5), part(8)]
+  const [hour, minute, second] = [part(11), part(14), part(17)]
+  // The rest of the days, and years that `Date.UTC` takes for others, are for the calendar.
+  const isEveryYears = month >= 1 && month <= 12 && day >= 1 && day <= 28 && year >= 100
+  return digits === 14 && isEveryYears && hour <= 23 && minute <= 59 && second <= 59
+    ? Date.UTC(year, month - 1, day, hour, minute, second)
+    : undefined
+}
+const pattern = "0000-00-00T00:00:00Z"
+
 /** The milliseconds of a time since 1970; `undefined` for what is no time. */
 export const toMillis = (raw: unknown): number | undefined => {
+  const plain = typeof raw === "string" ? plainMillis(raw) : undefined
+  if (plain !== undefined) return plain
   const parts = typeof raw === "string" ? iso.exec(raw) : null
   if (parts === null) return undefined
   // The groups of the date always match.

@@ -43,14 +43,14 @@ import * as Rest from "../wire/Rest.ts"
 import * as ArchiveStream from "./archiveStream.ts"
 import { claimsOf } from "./credential.ts"
 import type { Reply, Request, RequestOptions } from "./request.ts"
+import * as PlainRuns from "./plainRuns.ts"
 import * as Status from "./status.ts"
-import { decodeJson, type Transport } from "./transport.ts"
+import { decodeJson, decodeValue, parseJson, type Transport } from "./transport.ts"
 
-const Runs = Schema.Struct({ training_runs: Schema.Array(TrainingRun), cursor: Json.Cursor })
-const Checkpoints = Schema.Struct({
-  checkpoints: Schema.Array(Checkpoint),
-  cursor: Schema.optionalKey(Schema.NullOr(Json.Cursor))
-})
+const RunsCursor = Schema.Struct({ cursor: Json.Cursor })
+const Runs = Schema.Struct({ training_runs: Schema.Array(TrainingRun), ...RunsCursor.fields })
+const CheckpointsCursor = Schema.Struct({ cursor: Schema.optionalKey(Schema.NullOr(Json.Cursor)) })
+const Checkpoints = Schema.Struct({ checkpoints: Schema.Array(Checkpoint), ...CheckpointsCursor.fields })
 const toCursor = (cursor: typeof Json.Cursor.Type): Cursor => ({
   offset: cursor.offset,
   limit: cursor.limit,
@@ -186,6 +186,39 @@ const utf8 = new TextDecoder()
 /** A change that was asked for before, and whose answer was lost, is made where the service now says that there is nothing left to do. */
 const madeBefore = (status: number) => (reply: Reply, repeated: boolean) => repeated && reply.status === status
 
+/** One page of a list, read by hand where it is plain and by its schema where it is not. */
+const readPage =
+  <A, B extends { readonly [K in Field]: ReadonlyArray<A> }, Rest extends object, Field extends string>(options: {
+    readonly operation: string
+    readonly field: Field
+    readonly plain: (list: unknown) => ReadonlyArray<A> | undefined
+    /** All but the list. */
+    readonly rest: Schema.Decoder<Rest>
+    readonly whole: Schema.Decoder<B & Rest>
+  }) =>
+  (reply: Reply): Effect.Effect<{ readonly list: ReadonlyArray<A>; readonly rest: Rest }, TinkerError> =>
+    Effect.flatMap(parseJson(options.operation, reply), (value) => {
+      const list = isObject(value) ? options.plain(value[options.field]) : undefined
+      return list === undefined
+        ? Effect.map(decodeValue(options.operation, options.whole)(value), (whole) => ({
+            list: whole[options.field],
+            rest: whole
+          }))
+        : Effect.map(decodeValue(options.operation, options.rest)(value), (rest) => ({ list, rest }))
+    })
+
+const readRuns = (operation: string) =>
+  readPage({ operation, field: "training_runs", plain: PlainRuns.runs, rest: RunsCursor, whole: Runs })
+
+const readCheckpoints = (operation: string) =>
+  readPage({
+    operation,
+    field: "checkpoints",
+    plain: PlainRuns.checkpoints,
+    rest: CheckpointsCursor,
+    whole: Checkpoints
+  })
+
 /** The client over a connection. */
 export const make = (
   transport: Pick<Transport, "boot" | "token" | "exchanged" | "open" | "deadlineMillis"> & { readonly request: Request }
@@ -200,9 +233,9 @@ export const make = (
       operation,
       query: { limit, offset, access_scope: accessScope, project_id: projectId },
       call: options,
-      decode: Runs
+      decode: readRuns(operation)
     })
-    return { runs: page.training_runs, cursor: toCursor(page.cursor) }
+    return { runs: page.list, cursor: toCursor(page.rest.cursor) }
   })
 
   const listRunFlags = Effect.fn("RestClient.listRunFlags")(function* (options: ListRuns = {}) {
@@ -225,7 +258,7 @@ export const make = (
       operation,
       query: { limit, offset },
       call: options,
-      decode: Checkpoints
+      decode: readCheckpoints(operation)
     })
   })
 
@@ -247,9 +280,9 @@ export const make = (
     const found = yield* request(Endpoint.runCheckpoints(yield* checkId(operation, "runId", runId)), {
       operation,
       call: options,
-      decode: Checkpoints
+      decode: readCheckpoints(operation)
     })
-    return found.checkpoints
+    return found.list
   })
 
   const getTrainingRun = Effect.fn("RestClient.getTrainingRun")(function* (runId: string, options: Scoped = {}) {
@@ -332,12 +365,12 @@ export const make = (
     },
     listCheckpoints,
     listUserCheckpoints: Effect.fn("RestClient.listUserCheckpoints")(function* (options) {
-      return (yield* checkpointPage(options)).checkpoints
+      return (yield* checkpointPage(options)).list
     }),
     streamUserCheckpoints: (options) =>
       Stream.paginate(0, (offset: number) =>
         checkpointPage({ ...options, limit: 1000, offset }).pipe(
-          Effect.map(({ checkpoints, cursor }) => {
+          Effect.map(({ list: checkpoints, rest: { cursor } }) => {
             const next = offset + checkpoints.length
             // A service may leave the cursor out; then a page that is not full is the last.
             const more = checkpoints.length > 0 && (cursor ? next < cursor.total_count : checkpoints.length === 1000)

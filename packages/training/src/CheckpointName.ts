@@ -7,8 +7,8 @@
  */
 import * as Option from "effect/Option"
 
-/** Why it was saved: on the policy's schedule, at the end of the run, or because somebody asked for it. */
-export type Kind = "auto" | "final" | "user"
+/** Why it was saved: on the policy's schedule, because an evaluation improved, at the end of the run, or by hand. */
+export type Kind = "auto" | "best" | "final" | "user"
 
 export interface CheckpointName {
   /** 8 hexadecimal digits of the run. */
@@ -25,12 +25,13 @@ export const make = ({ attempt, kind, retry, runHash, step }: CheckpointName): s
   `r${runHash}-a${attempt}-s${step}-${kind}${retry === undefined ? "" : `-r${retry}`}`
 
 const count = "(0|[1-9][0-9]{0,14})"
-const pattern = new RegExp(`^r([0-9a-f]{8})-a${count}-s${count}-(auto|final|user)(?:-r${count})?$`)
+const pattern = new RegExp(`^r([0-9a-f]{8})-a${count}-s${count}-(auto|best|final|user)(?:-r${count})?$`)
 
 /** Reads a name that `make` has made; none for any other text. */
 export const parse = (name: string): Option.Option<CheckpointName> => {
   const [, runHash, attempt, step, kind, retry] = pattern.exec(name) ?? []
-  if (runHash === undefined || (kind !== "auto" && kind !== "final" && kind !== "user")) return Option.none()
+  if (runHash === undefined || (kind !== "auto" && kind !== "best" && kind !== "final" && kind !== "user"))
+    return Option.none()
   return Option.some({
     runHash,
     attempt: Number(attempt),

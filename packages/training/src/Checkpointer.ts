@@ -5,17 +5,23 @@
  *   plausible size and the run's flag, read after the listing, is clear;
  * - **CK2** a save that is absent or failed is dead: its name is never believed again and the run trains on;
  * - **CK3** no verified checkpoint is deleted before a newer one is *proven* by a load and a forward pass into a scratch
- *   model, or by a run that went on from it;
+ *   model, or by a run that went on from it, and *mature*: the flag was clear a while after it was saved;
  * - **CK4** a deletion is written down before it is asked for, so that a crash in between leaves no candidate that may be gone.
+ *
+ * - **CK5** where the policy has a time to live, every checkpoint that could be restored is renewed before half of it is over,
+ *   paused or not; a deletion that fails is tried again, and what is never deleted the server drops in the end.
  *
  * All of it runs beside the loop, one save after another, and never delays a step. A listing, a size and a probe are evidence
  * and not proof that the numbers are right.
  */
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
+import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Checkpoint } from "@tinkex/tinker/Checkpoint"
 import type { RestClient } from "@tinkex/tinker/RestClient"
@@ -34,6 +40,15 @@ export interface Saved {
   /** Steps applied in it. */
   readonly binds: number
   readonly path: string
+  /** The state of the loop at that place. */
+  readonly userState: Schema.Json
+  /** Of the step that it is right behind. */
+  readonly metrics: Readonly<Record<string, number>> | undefined
+  /** Log-probabilities of the probe, as the model gave them there. */
+  readonly probe: ReadonlyArray<number> | undefined
+  /** Both in milliseconds since the epoch. */
+  readonly savedAt: number
+  readonly expiresAt: number | undefined
 }
 
 /** What became of a save. */
@@ -42,6 +57,7 @@ export type SaveOutcome =
   | { readonly _tag: "Lost"; readonly name: string; readonly why: string }
   | { readonly _tag: "Deleted"; readonly path: string }
   | { readonly _tag: "Kept"; readonly path: string; readonly why: string }
+  | { readonly _tag: "Renewed"; readonly path: string }
 
 export interface Checkpointer {
   /** Hands over an acknowledged save; returns at once. */
@@ -61,12 +77,14 @@ const patient = Schedule.exponential("250 millis").pipe(Schedule.jittered, Sched
  * Starts the checkpointer of one attempt in the current scope.
  *
  * `prove` loads a checkpoint into a scratch model and asks it for a forward pass; it is called only when something could be
- * deleted. `report` is told when the run turns out to be flagged; `onOutcome` hears what became of each save.
+ * deleted. `report` is told when the run turns out to be flagged; `onOutcome` hears what became of each save. `horizon` is how
+ * many milliseconds after a save the flag must still be clear before older ones may go.
  */
 export const make = (options: {
   readonly attempt: number
   readonly trainingRunId: string
   readonly policy: CheckpointPolicy.CheckpointPolicy
+  readonly horizon: number
   readonly log: RunLog
   readonly rest: RestClient["Service"]
   readonly prove: (path: string) => Effect.Effect<void, CheckpointRefused | TinkerError | TrainingError>
@@ -98,21 +116,27 @@ export const make = (options: {
         attempt,
         step: save.binds,
         sizeBytes,
-        userState: null
+        userState: save.userState,
+        savedAt: save.savedAt,
+        ...(save.metrics === undefined ? {} : { metrics: save.metrics }),
+        ...(save.probe === undefined ? {} : { probe: save.probe }),
+        ...(save.expiresAt === undefined ? {} : { expiresAt: save.expiresAt })
       })
       yield* onOutcome({ _tag: "Verified", path: save.path, step: save.binds, sizeBytes })
       yield* retain
     })
 
-    const retain = Effect.suspend(() => {
-      const state = log.state()
-      const usable = RunState.candidates(state)
-      const { deletable, prove } = options.policy.retain(
-        usable.map((record) => ({ path: record.path, step: record.step, proven: state.proven.has(record.path) }))
-      )
-      return proved(prove).pipe(
-        Effect.flatMap((ok) => (ok ? Effect.forEach(deletable, remove, { discard: true }) : Effect.void))
-      )
+    /** Deletions that are written down and that the server has not carried out. */
+    const undone = new Set<string>()
+
+    // The flag of the present attempt has just been read and was clear.
+    const retain = Effect.gen(function* () {
+      for (const path of undone) yield* remove(path)
+      const now = yield* Clock.currentTimeMillis
+      const retention = () => options.policy.retain(kept(log.state(), attempt, now, options.horizon))
+      const before = retention()
+      if (before.prove !== undefined && !(yield* proved(before.prove))) return
+      for (const path of retention().deletable) yield* remove(path)
     })
 
     const proved = (path: string | undefined): Effect.Effect<boolean, JournalError> =>
@@ -133,12 +157,32 @@ export const make = (options: {
           )
 
     const remove = (path: string) =>
-      log.append({ _tag: "DeleteIntent", path }).pipe(
+      (undone.has(path) ? Effect.void : log.append({ _tag: "DeleteIntent", path })).pipe(
         Effect.andThen(rest.deleteCheckpoint(path)),
+        // Somebody else may have been faster.
+        Effect.catchIf(
+          (error) => error._tag === "TinkerError" && error.reason._tag === "NotFound",
+          () => Effect.void
+        ),
         Effect.andThen(log.appendLazy({ _tag: "Deleted", path })),
+        Effect.tap(() => Effect.sync(() => undone.delete(path))),
         Effect.andThen(onOutcome({ _tag: "Deleted", path })),
-        Effect.catchTag("TinkerError", (error) => onOutcome({ _tag: "Kept", path, why: error.message }))
+        Effect.catchTag("TinkerError", (error) => {
+          const why = `it could not be deleted yet: ${error.message}`
+          undone.add(path)
+          return onOutcome({ _tag: "Kept", path, why })
+        })
       )
+
+    const { ttl } = options.policy
+    if (ttl !== undefined) {
+      yield* Effect.sleep(Duration.divideUnsafe(ttl, 4)).pipe(
+        Effect.andThen(renew(log, rest, ttl, onOutcome)),
+        Effect.forever,
+        Effect.catchTag("JournalError", (error) => options.report("ambiguous", error.message)),
+        Effect.forkScoped
+      )
+    }
 
     yield* Queue.take(work).pipe(
       Effect.flatMap((item) =>
@@ -167,6 +211,51 @@ export const make = (options: {
     }
   })
 
+/** What retention needs to know, of every checkpoint that could be restored. */
+const kept = (
+  state: RunState.RunState,
+  attempt: number,
+  now: number,
+  horizon: number
+): ReadonlyArray<CheckpointPolicy.Kept> => {
+  // When an attempt was last known to be well: the present one is now, an earlier one when it ended.
+  const wellAt = new Map(state.attempts.map(({ attempt, closed }) => [attempt, closed?.at ?? now]))
+  wellAt.set(attempt, now)
+  return RunState.candidates(state).map((record) => ({
+    path: record.path,
+    step: record.step,
+    proven: state.proven.has(record.path),
+    mature: record.savedAt === undefined || (wellAt.get(record.attempt) ?? now) - record.savedAt >= horizon,
+    pinned: state.pinned.has(record.path),
+    metrics: RunState.metricsOf(state, record)
+  }))
+}
+
+/** Asks the server to keep what could be restored; a checkpoint that it does not know any more is none. */
+const renew = Effect.fnUntraced(function* (
+  log: RunLog,
+  rest: RestClient["Service"],
+  ttl: Duration.Duration,
+  onOutcome: (outcome: SaveOutcome) => Effect.Effect<void>
+) {
+  const millis = Duration.toMillis(ttl)
+  for (const { path } of RunState.candidates(log.state())) {
+    const now = yield* Clock.currentTimeMillis
+    const expiresAt = log.state().expires.get(path)
+    if (expiresAt === undefined || expiresAt - now > millis / 2) continue
+    const pinned = log.state().pinned.has(path)
+    const renewed = yield* Effect.result(rest.setCheckpointTtl(path, pinned ? null : ttl))
+    if (renewed._tag === "Success") {
+      yield* log.appendLazy({ _tag: "Renewed", path, expiresAt: pinned ? null : now + millis })
+      yield* onOutcome({ _tag: "Renewed", path })
+    } else if (renewed.failure.reason._tag === "NotFound") {
+      yield* log.append({ _tag: "Quarantine", path, why: "the server does not have it any more" })
+    } else {
+      yield* onOutcome({ _tag: "Kept", path, why: `it could not be renewed: ${renewed.failure.message}` })
+    }
+  }
+})
+
 const find = (
   rest: RestClient["Service"],
   runId: string,
@@ -178,7 +267,7 @@ const find = (
 
 /**
  * Adopts the saves of a dead process whose acknowledgement was never read (RP11): only those of the newest attempt, only if
- * nothing closed it as poisoned, and only where every step that they hold is known to have been committed. Each one becomes
+ * nothing closed it as poisoned or diverged, and only where every step that they hold is known to have been committed. Each one becomes
  * verified or dead; nothing else changes.
  */
 export const adopt = Effect.fnUntraced(function* (log: RunLog, rest: RestClient["Service"]) {
@@ -201,7 +290,8 @@ export const adopt = Effect.fnUntraced(function* (log: RunLog, rest: RestClient[
         attempt: last.attempt,
         step: save.binds,
         sizeBytes,
-        userState: null
+        userState: save.userState,
+        ...(save.metrics === undefined ? {} : { metrics: save.metrics })
       })
     }
   }

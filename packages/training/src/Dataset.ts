@@ -29,6 +29,19 @@ export interface Dataset {
   readonly batch: (k: number) => Effect.Effect<ReadonlyArray<Datum>, TrainingError>
   /** The options as data, for the journal and for people. */
   readonly config: Schema.Json
+  /** Where epochs end; absent where the data knows none. */
+  readonly stepsPerEpoch?: number | undefined
+  /** For a source that is read in order: its position travels with every checkpoint. See `stateful`. */
+  readonly cursor?: Cursor | undefined
+}
+
+/** A source whose batches follow from where it stands. The position is a JSON value. */
+export interface Cursor {
+  readonly initial: Schema.Json
+  /** The batch at a position, and the position behind it: a function of the position alone. */
+  readonly next: (
+    position: Schema.Json
+  ) => Effect.Effect<{ readonly batch: ReadonlyArray<Datum>; readonly position: Schema.Json }, TrainingError>
 }
 
 /**
@@ -42,12 +55,67 @@ export const make = Effect.fnUntraced(function* (options: {
   readonly batch: (k: number) => Effect.Effect<ReadonlyArray<Datum>, TrainingError>
   /** Shown when a changed run is refused. Default `{}`. */
   readonly config?: Schema.Json | undefined
+  /** Default: no epochs. */
+  readonly stepsPerEpoch?: number | undefined
 }): Effect.fn.Return<Dataset, TrainingError> {
+  yield* identified(options)
+  const { batch, config = {}, digest, stepsPerEpoch, totalSteps } = options
+  return { batch, config, digest, totalSteps, stepsPerEpoch }
+})
+
+const identified = Effect.fnUntraced(function* (options: {
+  readonly totalSteps: number
+  readonly digest: string
+  readonly stepsPerEpoch?: number | undefined
+}) {
   yield* atLeast("data.totalSteps", options.totalSteps, 1)
-  if (options.digest === "")
-    return yield* TrainingError.invalidOption("data.digest", options.digest, "must not be empty")
-  const { batch, config = {}, digest, totalSteps } = options
-  return { batch, config, digest, totalSteps }
+  if (options.stepsPerEpoch !== undefined) yield* atLeast("data.stepsPerEpoch", options.stepsPerEpoch, 1)
+  if (options.digest === "") yield* TrainingError.invalidOption("data.digest", options.digest, "must not be empty")
+})
+
+/**
+ * A data set from a source that has to be read in order: a stream, a shuffle buffer, a generator, a queue of rollouts. Its
+ * `state` is kept with every checkpoint and given to `restore` when the run goes back, so that the batches that follow are those
+ * that followed before. `restore` is called before the first batch too, with `initial`, and not while the source is read on.
+ *
+ * Errors of the source end the run. `digest` changes whenever the batches from `initial` on do.
+ */
+export const stateful = Effect.fnUntraced(function* <E>(options: {
+  readonly totalSteps: number
+  readonly digest: string
+  readonly initial: Schema.Json
+  /** Where the source stands, as JSON. */
+  readonly state: Effect.Effect<Schema.Json, E>
+  readonly restore: (state: Schema.Json) => Effect.Effect<void, E>
+  /** The next batch; the source then stands behind it. */
+  readonly next: Effect.Effect<ReadonlyArray<Datum>, E>
+  readonly config?: Schema.Json | undefined
+  readonly stepsPerEpoch?: number | undefined
+}): Effect.fn.Return<Dataset, TrainingError> {
+  yield* identified(options)
+  const { config = {}, digest, initial, stepsPerEpoch, totalSteps } = options
+  let standing: string | undefined
+  const failed = (error: E) =>
+    TrainingError.dataInvalid("the source", null, error instanceof Error ? error.message : String(error))
+  const next = (position: Schema.Json) =>
+    Effect.gen(function* () {
+      const wanted = JSON.stringify(position)
+      if (standing !== wanted) yield* options.restore(position)
+      // Until the batch is there, nobody knows where the source stands.
+      standing = undefined
+      const batch = yield* options.next
+      const behind = yield* options.state
+      standing = JSON.stringify(behind)
+      return { batch, position: behind }
+    }).pipe(Effect.mapError(failed))
+  return {
+    config,
+    digest,
+    totalSteps,
+    stepsPerEpoch,
+    cursor: { initial, next },
+    batch: (k) => Effect.die(new Error(`a source that is read in order was asked for batch ${k}`))
+  }
 })
 
 export interface JsonlOptions {
@@ -106,6 +174,7 @@ export const jsonl = Effect.fn("Dataset.jsonl")(function* (
     digest: createHash("sha256").update(identity).digest("hex"),
     totalSteps,
     config,
+    stepsPerEpoch: batchesPerEpoch,
     batch: (k) =>
       Effect.sync(() => {
         if (k < 0 || k >= totalSteps)

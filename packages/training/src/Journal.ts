@@ -20,14 +20,25 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Path from "effect/Path"
 import type * as Scope from "effect/Scope"
+import * as Digest from "./internal/digest.ts"
 import * as journalFolder from "./internal/journalFolder.ts"
 import { runName } from "./internal/runName.ts"
 import { Fenced, JournalError, LeaseHeld, RunNotFound } from "./JournalError.ts"
 import type { JournalRecord, Stamped } from "./JournalRecord.ts"
 
 export { JournalError } from "./JournalError.ts"
+
+/** Contents that a run keeps beside its records, each under the SHA-256 of what is in it. */
+export interface Spool {
+  /** Returns when the text would survive a power loss; gives its digest. */
+  readonly put: (text: string) => Effect.Effect<string, JournalError>
+  /** None where it is gone or damaged. */
+  readonly get: (digest: string) => Effect.Effect<Option.Option<string>, JournalError>
+  readonly drop: (digest: string) => Effect.Effect<void, JournalError>
+}
 
 /** A run that is open for writing, until its scope closes. */
 export interface OpenJournal {
@@ -38,6 +49,9 @@ export interface OpenJournal {
   readonly records: ReadonlyArray<Stamped>
   /** There is proof that no other process can still act for this run, so that its live model may be continued (RP22). */
   readonly formerOwnerDead: boolean
+  /** The one who wrote last was on another machine, or had another file: the journal was moved, or is a copy. */
+  readonly foreign: boolean
+  readonly spool: Spool
   /** Returns when the record is durable. */
   readonly append: (record: JournalRecord) => Effect.Effect<void, JournalError>
   /** Keeps the order and returns at once; written and durable with the next `append`, or when the run is closed. */
@@ -62,12 +76,15 @@ export class Journal extends Context.Service<
 >()("@tinkex/training/Journal") {
   /** Journals that live as long as the layer: for tests, and for runs that nobody wants to resume. */
   static readonly layerMemory: Layer.Layer<Journal> = Layer.sync(Journal, () => {
-    const runs = new Map<string, { readonly records: Array<Stamped>; epoch: number; open: boolean }>()
+    const runs = new Map<
+      string,
+      { readonly records: Array<Stamped>; readonly spool: Map<string, string>; epoch: number; open: boolean }
+    >()
     const names = () => [...runs.keys()].toSorted()
 
     const open = Effect.fn("Journal.open")(function* (name: string) {
       const run = yield* runName(name)
-      const log = runs.get(run) ?? { records: [], epoch: 0, open: false }
+      const log = runs.get(run) ?? { records: [], spool: new Map<string, string>(), epoch: 0, open: false }
       runs.set(run, log)
       if (log.open) {
         return yield* new JournalError({ reason: new LeaseHeld({ run, owner: journalFolder.thisProcess }) })
@@ -87,7 +104,17 @@ export class Journal extends Context.Service<
       })
       const owner = { ...journalFolder.thisProcess, bootId: null, file: null }
       yield* append({ _tag: "Epoch", owner, formerOwnerDead: true })
-      return { run, epoch, records, formerOwnerDead: true, append, appendLazy: append }
+      const spool: Spool = {
+        put: (text) =>
+          Effect.sync(() => {
+            const digest = Digest.ofText(text)
+            log.spool.set(digest, text)
+            return digest
+          }),
+        get: (digest) => Effect.sync(() => Option.fromUndefinedOr(log.spool.get(digest))),
+        drop: (digest) => Effect.sync(() => void log.spool.delete(digest))
+      }
+      return { run, epoch, records, formerOwnerDead: true, foreign: false, spool, append, appendLazy: append }
     })
 
     const read = Effect.fn("Journal.read")(function* (name: string) {

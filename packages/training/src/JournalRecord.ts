@@ -12,9 +12,15 @@
  * | `Created` | yes | the model exists, but is not ready yet |
  * | `Started` | yes | the model is loaded and may be sent steps |
  * | `Reattached` | yes | this writer goes on with a model of a dead one |
- * | `Step` | yes | a whole step is about to be sent, with its places in the sequence and the digest of each payload |
+ * | `Step` | yes | a step is about to be sent, with its places in the sequence and the digest of each payload; with `open`, the part of it that its function has asked for so far |
  * | `Commit` | lazy | every result of the step is in |
+ * | `Skipped` | yes | this step's batch is left out, by every later attempt too |
+ * | `Spooled`, `Unspooled` | yes, lazy | what a step has gathered is kept in a file of its own, so that it is not gathered again · it is gone |
+ * | `Evaluating`, `Evaluated` | yes | an evaluation uses the model after so many steps · what it found |
+ * | `Save` | yes | a save of its own, not behind a step, is about to be sent |
  * | `Verified` | yes | a checkpoint may be restored from |
+ * | `Renewed` | lazy | the server keeps it until then |
+ * | `Pinned` | yes | it is never deleted, or may be again |
  * | `Proven` | lazy | it was loaded once, and worked |
  * | `SaveDead` | yes | this save is never believed again |
  * | `Incident` | yes | the attempt is over, and why |
@@ -22,6 +28,7 @@
  * | `DeleteIntent`, `Deleted` | yes, lazy | from the intent on it is no candidate |
  * | `Paused`, `Resumed` | lazy | accounting only |
  * | `Completed`, `Ended` | yes | the run is over |
+ * | `Snapshot` | yes | what all records before it add up to; they are gone |
  */
 import type * as DateTime from "effect/DateTime"
 import * as Schema from "effect/Schema"
@@ -125,6 +132,42 @@ export const Step = Schema.TaggedStruct("Step", {
   ops: Schema.Array(Operation),
   /** The save queued right behind the step; it holds `binds` steps. */
   save: Schema.NullOr(Schema.Struct({ name: Schema.String, binds: Count })),
+  /** The state of the loop after the step. */
+  userState: Schema.Json,
+  /** More operations of this step follow; a later record of it replaces this one. */
+  open: Schema.optionalKey(Schema.Boolean)
+})
+
+export const Skipped = Schema.TaggedStruct("Skipped", { step: Count, why: Schema.String })
+
+export const Spooled = Schema.TaggedStruct("Spooled", {
+  step: Count,
+  /** What the step's function calls it. */
+  name: Schema.String,
+  /** SHA-256 of the contents, which is the name of the file. */
+  digest: Schema.String
+})
+
+/** What the step had gathered is gone: no restore can come back to it. */
+export const Unspooled = Schema.TaggedStruct("Unspooled", { step: Count })
+
+export const Evaluating = Schema.TaggedStruct("Evaluating", { attempt: Count, step: Count })
+
+export const Evaluated = Schema.TaggedStruct("Evaluated", {
+  attempt: Count,
+  /** Steps applied when it was made. */
+  step: Count,
+  metrics: Metrics,
+  /** The model's next place in its sequence afterwards. */
+  nextSeq: Count
+})
+
+export const Save = Schema.TaggedStruct("Save", {
+  attempt: Count,
+  name: Schema.String,
+  /** Steps applied in it. */
+  binds: Count,
+  op: Operation,
   userState: Schema.Json
 })
 
@@ -138,8 +181,22 @@ export const Verified = Schema.TaggedStruct("Verified", {
   step: Count,
   sizeBytes: Schema.NullOr(Count),
   userState: Schema.Json,
-  metrics: Schema.optionalKey(Metrics)
+  metrics: Schema.optionalKey(Metrics),
+  /** Log-probabilities of a small batch, as the model gave them right behind the save. */
+  probe: Schema.optionalKey(Schema.Array(Schema.Number)),
+  /** When it was acknowledged, in milliseconds since the epoch, by the writer's clock. */
+  savedAt: Schema.optionalKey(Schema.Number),
+  /** When the server drops it, in milliseconds since the epoch; absent: never. */
+  expiresAt: Schema.optionalKey(Schema.Number)
 })
+
+export const Renewed = Schema.TaggedStruct("Renewed", {
+  path: Schema.String,
+  /** Milliseconds since the epoch; `null` keeps it for ever. */
+  expiresAt: Schema.NullOr(Schema.Number)
+})
+
+export const Pinned = Schema.TaggedStruct("Pinned", { path: Schema.String, pinned: Schema.Boolean })
 
 export const Proven = Schema.TaggedStruct("Proven", { path: Schema.String })
 
@@ -151,7 +208,13 @@ export const Incident = Schema.TaggedStruct("Incident", {
   cause: IncidentCause,
   detail: Schema.String,
   /** Steps committed when it was detected. */
-  step: Count
+  step: Count,
+  /** What was saved after so many steps may hold the damage, where it is known. */
+  onset: Schema.optionalKey(Count),
+  /** When it was detected, in milliseconds since the epoch. */
+  at: Schema.optionalKey(Schema.Number),
+  /** What was saved later may hold the damage: the flag may have been due since then. Milliseconds since the epoch. */
+  wellUntil: Schema.optionalKey(Schema.Number)
 })
 
 export const Quarantine = Schema.TaggedStruct("Quarantine", { path: Schema.String, why: Schema.String })
@@ -172,6 +235,9 @@ export const Completed = Schema.TaggedStruct("Completed", {
 
 export const Ended = Schema.TaggedStruct("Ended", { tag: Schema.String, detail: Schema.String })
 
+/** What a compacted journal begins with: the fold of all that stood before, and its account of time. */
+export const Snapshot = Schema.TaggedStruct("Snapshot", { state: Schema.Json, account: Schema.Json })
+
 export const JournalRecord = Schema.Union([
   Run,
   Epoch,
@@ -181,7 +247,15 @@ export const JournalRecord = Schema.Union([
   Reattached,
   Step,
   Commit,
+  Skipped,
+  Spooled,
+  Unspooled,
+  Evaluating,
+  Evaluated,
+  Save,
   Verified,
+  Renewed,
+  Pinned,
   Proven,
   SaveDead,
   Incident,
@@ -191,7 +265,8 @@ export const JournalRecord = Schema.Union([
   Paused,
   Resumed,
   Completed,
-  Ended
+  Ended,
+  Snapshot
 ])
 export type JournalRecord = typeof JournalRecord.Type
 

@@ -12,10 +12,11 @@
  * - **RS5** a model made for a restore that did not work out is unloaded, best effort.
  *
  * What it cannot promise: that loaded numbers are those that were saved. The server says they are; `prove` asks it for a
- * forward pass, which finds a checkpoint that loads and then fails, not one that is subtly wrong.
+ * forward pass, which finds a checkpoint that loads and then fails. Where a probe was stored with it (`probe` of the trainer), the
+ * same batch must have the same log-probabilities, which finds wrong weights. A cold optimizer shows in neither.
  */
 import * as Data from "effect/Data"
-import type * as DateTime from "effect/DateTime"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -30,7 +31,8 @@ import type { TrainingClient } from "@tinkex/tinker/TrainingClient"
 import * as CheckpointSelector from "./CheckpointSelector.ts"
 import { whatHappened } from "./internal/whatHappened.ts"
 import type { ModelConfig } from "./JournalRecord.ts"
-import type { RunState } from "./RunState.ts"
+import * as Probe from "./internal/probe.ts"
+import { metricsOf, type RunState } from "./RunState.ts"
 
 /** The checkpoint cannot be used, and trying it again would not help. */
 export class CheckpointRefused extends Data.TaggedError("CheckpointRefused")<{
@@ -83,7 +85,7 @@ export const plan = (options: {
     Option.isNone(chosen) &&
     options.baseAllowed &&
     options.strategy._tag !== "Specific" &&
-    !options.candidates.some((candidate) => candidate.verified)
+    !options.candidates.some((candidate) => candidate.verified && candidate.unfit === undefined)
   const from = fromBase ? Option.some(0) : Option.flatMap(chosen, (candidate) => candidate.step)
   return {
     run: options.run,
@@ -110,28 +112,42 @@ export const planJournaled = (
   }
 ): Plan => {
   const last = state.attempts.at(-1)
+  const incident = last?.closed
+  const { onset, wellUntil } = incident ?? {}
+  const time = (millis: number | undefined) => Option.map(Option.fromUndefinedOr(millis), DateTime.makeUnsafe)
   return plan({
     run: options.run,
     trainingRunId: Option.fromUndefinedOr(last?.trainingRunId),
-    incident: Option.fromUndefinedOr(last?.closed?.id),
+    incident: Option.fromUndefinedOr(incident?.id),
     candidates: state.verified.map((record) => ({
       path: record.path,
       name: record.name,
       step: Option.some(record.step),
-      verified: true,
+      // The flag was clear when it was verified; where it rose late, that says little of what was saved shortly before.
+      verified: !(
+        wellUntil !== undefined &&
+        record.attempt === incident?.attempt &&
+        record.savedAt !== undefined &&
+        record.savedAt > wellUntil
+      ),
       proven: state.proven.has(record.path),
       sizeBytes: Option.fromNullOr(record.sizeBytes),
-      expiresAt: Option.none(),
-      savedAt: Option.none(),
+      expiresAt: time(state.expires.get(record.path)),
+      savedAt: time(record.savedAt),
       source: "journal" as const,
-      metrics: record.metrics
+      metrics: metricsOf(state, record),
+      unfit:
+        onset !== undefined && record.step > onset
+          ? `it holds step ${onset}, at which the run left its course`
+          : undefined
     })),
     quarantined: state.quarantined,
     deleted: state.deleted,
     strategy: options.strategy,
     committed: last === undefined ? 0 : last.committed,
     baseAllowed: true,
-    now: options.now
+    now: options.now,
+    wellUntil: wellUntil === undefined ? undefined : DateTime.makeUnsafe(wellUntil)
   })
 }
 
@@ -208,6 +224,8 @@ export const fromCheckpoint = Effect.fn("Restore.fromCheckpoint")(function* <E =
     readonly expected?: ModelConfig | undefined
     readonly userMetadata?: Record<string, string> | undefined
     readonly onCreated?: ((client: TrainingClient) => Effect.Effect<void, E>) | undefined
+    /** A batch, and its log-probabilities when the checkpoint was saved: other ones refuse it. Costs a forward pass. */
+    readonly probe?: { readonly batch: ReadonlyArray<Datum>; readonly logprobs: ReadonlyArray<number> } | undefined
   }
 ): Effect.fn.Return<TrainingClient, CheckpointRefused | TinkerError | E, ServiceClient | RestClient | Scope.Scope> {
   const rest = yield* RestClient
@@ -235,6 +253,12 @@ export const fromCheckpoint = Effect.fn("Restore.fromCheckpoint")(function* <E =
     yield* load.result
     const run = yield* rest.getTrainingRun(client.modelId)
     if (run.corrupted) return yield* refuse("the run was flagged as corrupted right after the load")
+    if (options.probe !== undefined) {
+      const forward = yield* client.forward(options.probe.batch, { loss: "cross_entropy" })
+      const found = Probe.read(yield* forward.result)
+      const off = found === undefined ? undefined : Probe.mismatch(options.probe.logprobs, found)
+      if (off !== undefined) return yield* refuse(off)
+    }
     return client
   }).pipe(
     Effect.catchIf(
@@ -262,14 +286,16 @@ export const abandon = (client: TrainingClient): Effect.Effect<void> =>
 
 /**
  * Loads a checkpoint into a scratch model, asks for one forward pass and unloads the model: evidence, beyond a listing and
- * a size, that the checkpoint can carry a run. `probe` is any small batch of the run's data. Fails with `CheckpointRefused`
- * when it cannot be loaded or its loss is not a finite number.
+ * a size, that the checkpoint can carry a run. `probe` is any small batch of the run's data; with `logprobs`, which it had when
+ * the checkpoint was saved, it has to have them again. Fails with `CheckpointRefused` when it cannot be loaded, its loss is not
+ * a finite number, or the log-probabilities are other ones.
  */
 export const prove = Effect.fn("Restore.prove")(function* (
   path: string,
   options: {
     readonly expected: ModelConfig
     readonly probe: ReadonlyArray<Datum>
+    readonly logprobs?: ReadonlyArray<number> | undefined
     readonly userMetadata?: Record<string, string> | undefined
   }
 ) {
@@ -280,11 +306,15 @@ export const prove = Effect.fn("Restore.prove")(function* (
   })
   yield* Effect.gen(function* () {
     const forward = yield* client.forward(options.probe, { loss: "cross_entropy" })
-    const { metrics } = yield* forward.result
-    const loss = metrics["loss:sum"]
+    const output = yield* forward.result
+    const loss = output.metrics["loss:sum"]
     if (loss !== undefined && !Number.isFinite(loss)) {
       return yield* new CheckpointRefused({ path, why: `a forward pass on it gives a loss of ${loss}` })
     }
+    const found = options.logprobs === undefined ? undefined : Probe.read(output)
+    const off =
+      options.logprobs === undefined || found === undefined ? undefined : Probe.mismatch(options.logprobs, found)
+    if (off !== undefined) return yield* new CheckpointRefused({ path, why: off })
   }).pipe(
     Effect.catchTag("TinkerError", (error) =>
       Effect.fail(condemns(error) ? new CheckpointRefused({ path, why: whatHappened(error) }) : error)

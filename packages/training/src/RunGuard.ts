@@ -25,9 +25,20 @@ import type { TrainingError } from "./TrainingError.ts"
  * - `lost`: the model is no longer loaded
  * - `session_lost`: the server forgot the session
  * - `ambiguous`: an operation may or may not have been applied, and the answer cannot be had any more
- * - `stalled`: nothing moved for too long
+ * - `stalled`: nothing moved for longer than that kind of work has ever taken, several times over
+ * - `diverged`: the loss is no number any more, or has left its course, and the run's policy asks for a restore
+ * - `paused`: the service would not let the run go on (billing, rate limit) for longer than its own window; nobody's fault
  */
-export const IncidentCause = Schema.Literals(["poisoned", "failed", "lost", "session_lost", "ambiguous", "stalled"])
+export const IncidentCause = Schema.Literals([
+  "poisoned",
+  "failed",
+  "lost",
+  "session_lost",
+  "ambiguous",
+  "stalled",
+  "diverged",
+  "paused"
+])
 export type IncidentCause = typeof IncidentCause.Type
 
 /** One detected failure of one attempt. Its id is a hash of run and attempt, so two observers make the same one. */

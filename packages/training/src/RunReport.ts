@@ -1,7 +1,14 @@
 /** What a run tells while it goes on, and when it is over. */
 import type * as Duration from "effect/Duration"
 import type * as Checkpointer from "./Checkpointer.ts"
+import type { Goodput } from "./Goodput.ts"
 import type { Incident, IncidentCause, RestoreProgress } from "./RunGuard.ts"
+
+/**
+ * Why a run waits although nothing is wrong with it: the service has no room, or finds the account too busy or in debt, or
+ * cannot be reached.
+ */
+export type PauseCause = "capacity" | "rate_limit" | "billing" | "unreachable"
 
 /** What a trainer tells its observer. */
 export type TrainerEvent =
@@ -15,6 +22,17 @@ export type TrainerEvent =
       readonly how: "base" | "restored" | "reattached"
     }
   | { readonly _tag: "StepCommitted"; readonly step: number; readonly metrics: Record<string, number> }
+  | { readonly _tag: "StepSkipped"; readonly step: number; readonly why: string }
+  /** `step` is the number of steps applied when it was made. */
+  | {
+      readonly _tag: "Evaluated"
+      readonly step: number
+      readonly metrics: Record<string, number>
+      readonly best: boolean
+    }
+  /** Told once a pause, however often the service changes its mind. */
+  | { readonly _tag: "Paused"; readonly cause: PauseCause; readonly detail: string; readonly step: number }
+  | { readonly _tag: "Resumed"; readonly cause: PauseCause; readonly lasted: Duration.Duration; readonly step: number }
   | { readonly _tag: "Checkpoint"; readonly outcome: Checkpointer.SaveOutcome }
   | { readonly _tag: "IncidentDetected"; readonly incident: Incident }
   | { readonly _tag: "RestoreProgress"; readonly progress: RestoreProgress }
@@ -59,6 +77,8 @@ export interface RunReport {
   readonly first: Record<string, number>
   readonly last: Record<string, number>
   readonly elapsed: Duration.Duration
+  /** Where the time went, since the run was first begun. */
+  readonly goodput: Goodput
   /** The run was complete before this process began. */
   readonly already: boolean
 }

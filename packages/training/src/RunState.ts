@@ -8,11 +8,15 @@
  * The cost of a step does not grow with the length of the run: of each attempt only the steps are kept that still matter,
  * namely those that are not committed, the newest that is, and those whose save has not been settled.
  */
+import type * as Schema from "effect/Schema"
+import * as Snapshot from "./internal/snapshot.ts"
 import type * as Records from "./JournalRecord.ts"
 
 type StepRecord = typeof Records.Step.Type
 type IncidentRecord = typeof Records.Incident.Type
 type VerifiedRecord = typeof Records.Verified.Type
+type SaveRecord = typeof Records.Save.Type
+type Metrics = Readonly<Record<string, number>>
 
 /** One server-side model that carries, or carried, the run. */
 export interface AttemptState {
@@ -32,6 +36,12 @@ export interface AttemptState {
   readonly committed: number
   /** Intents that still matter, by step. */
   readonly steps: ReadonlyMap<number, StepRecord>
+  /** Saves of their own that have not been settled, by name. */
+  readonly saves: ReadonlyMap<string, SaveRecord>
+  /** Metrics of the steps whose save has not been settled. */
+  readonly metrics: ReadonlyMap<number, Metrics>
+  /** An evaluation has begun and not ended: what it has sent is not known. */
+  readonly evaluating: boolean
 }
 
 export interface RunState {
@@ -49,6 +59,16 @@ export interface RunState {
   /** Paths that were deleted, or may have been. */
   readonly deleted: ReadonlySet<string>
   readonly incidents: ReadonlyArray<IncidentRecord>
+  /** Steps whose batch is left out, and why. */
+  readonly skipped: ReadonlyMap<number, string>
+  /** What steps have gathered: name to digest, by step. */
+  readonly spooled: ReadonlyMap<number, Readonly<Record<string, string>>>
+  /** What evaluations of the present lineage have found, by the number of steps applied. */
+  readonly evaluations: ReadonlyMap<number, Metrics>
+  /** Paths that are never deleted. */
+  readonly pinned: ReadonlySet<string>
+  /** When the server drops a checkpoint, in milliseconds since the epoch, by path; those that it keeps for ever are not in it. */
+  readonly expires: ReadonlyMap<string, number>
   /** Why the run waits, if it does. */
   readonly paused: string | undefined
   readonly terminal: typeof Records.Completed.Type | typeof Records.Ended.Type | undefined
@@ -68,6 +88,11 @@ export const empty: RunState = {
   saveDead: new Set(),
   deleted: new Set(),
   incidents: [],
+  skipped: new Map(),
+  spooled: new Map(),
+  evaluations: new Map(),
+  pinned: new Set(),
+  expires: new Map(),
   paused: undefined,
   terminal: undefined,
   highWater: 0,
@@ -103,10 +128,14 @@ export const apply = (state: RunState, record: Records.JournalRecord): RunState 
             started: false,
             closed: undefined,
             committed: record.fromStep,
-            steps: new Map()
+            steps: new Map(),
+            saves: new Map(),
+            metrics: new Map(),
+            evaluating: false
           }
         ],
         terminal: undefined,
+        evaluations: new Map([...state.evaluations].filter(([step]) => step <= record.fromStep)),
         attemptsWithoutProgress: state.attemptsWithoutProgress + 1
       }
     case "Created":
@@ -135,12 +164,51 @@ export const apply = (state: RunState, record: Records.JournalRecord): RunState 
         steps: new Map(attempt.steps).set(record.step, record)
       }))
     case "Commit":
-      return committed(state, record.attempt, record.step)
+      return committed(state, record)
+    case "Skipped":
+      return state.skipped.has(record.step)
+        ? state
+        : { ...state, skipped: new Map(state.skipped).set(record.step, record.why) }
+    case "Spooled":
+      return {
+        ...state,
+        spooled: new Map(state.spooled).set(record.step, {
+          ...state.spooled.get(record.step),
+          [record.name]: record.digest
+        })
+      }
+    case "Unspooled": {
+      const spooled = new Map(state.spooled)
+      spooled.delete(record.step)
+      return { ...state, spooled }
+    }
+    case "Evaluating":
+      return inAttempt(state, record.attempt, (attempt) => ({ ...attempt, evaluating: true }))
+    case "Evaluated":
+      return inAttempt(
+        { ...state, evaluations: new Map(state.evaluations).set(record.step, record.metrics) },
+        record.attempt,
+        (attempt) => ({ ...attempt, evaluating: false, nextSeq: record.nextSeq })
+      )
+    case "Save":
+      return inAttempt(state, record.attempt, (attempt) => ({
+        ...attempt,
+        saves: new Map(attempt.saves).set(record.name, record)
+      }))
     case "Verified":
       return settled({
         ...state,
-        verified: [...state.verified.filter((other) => other.path !== record.path), record]
+        verified: [...state.verified.filter((other) => other.path !== record.path), record],
+        expires: withExpiry(state.expires, record.path, record.expiresAt ?? null)
       })
+    case "Renewed":
+      return { ...state, expires: withExpiry(state.expires, record.path, record.expiresAt) }
+    case "Pinned": {
+      const pinned = new Set(state.pinned)
+      if (record.pinned) pinned.add(record.path)
+      else pinned.delete(record.path)
+      return { ...state, pinned }
+    }
     case "SaveDead":
       return settled({ ...state, saveDead: new Set(state.saveDead).add(record.name) })
     case "Proven":
@@ -149,7 +217,12 @@ export const apply = (state: RunState, record: Records.JournalRecord): RunState 
       return inAttempt(
         state.incidents.some((other) => other.id === record.id)
           ? state
-          : { ...state, incidents: [...state.incidents, record] },
+          : {
+              ...state,
+              incidents: [...state.incidents, record],
+              // An attempt that ended because the service paused the run says nothing against the run.
+              attemptsWithoutProgress: Math.max(0, state.attemptsWithoutProgress - (record.cause === "paused" ? 1 : 0))
+            },
         record.attempt,
         (attempt) => (attempt.closed === undefined ? { ...attempt, closed: record } : attempt)
       )
@@ -169,7 +242,17 @@ export const apply = (state: RunState, record: Records.JournalRecord): RunState 
     case "Ended":
       // Whoever insists on going on after an end gets a full set of attempts again.
       return { ...state, terminal: record, attemptsWithoutProgress: 0 }
+    case "Snapshot":
+      return Snapshot.restore(record.state) ?? state
   }
+}
+
+const withExpiry = (expires: ReadonlyMap<string, number>, path: string, at: number | null) => {
+  if (at === null && !expires.has(path)) return expires
+  const next = new Map(expires)
+  if (at === null) next.delete(path)
+  else next.set(path, at)
+  return next
 }
 
 const inAttempt = (state: RunState, number: number, change: (attempt: AttemptState) => AttemptState): RunState => {
@@ -179,12 +262,22 @@ const inAttempt = (state: RunState, number: number, change: (attempt: AttemptSta
 }
 
 /** Only the next step in order counts: results are believed strictly by sequence. */
-const committed = (state: RunState, number: number, step: number): RunState => {
+const committed = (
+  state: RunState,
+  { attempt: number, metrics, step }: { readonly attempt: number; readonly step: number; readonly metrics: Metrics }
+): RunState => {
   const attempt = state.attempts.findLast((attempt) => attempt.attempt === number)
   if (attempt === undefined || attempt.committed !== step) return state
   const progress = step + 1 > state.highWater ? { ...state, highWater: step + 1, attemptsWithoutProgress: 0 } : state
   const next = { ...progress, proven: provenBy(attempt, progress.proven) }
-  return inAttempt(next, number, (attempt) => prune(next, { ...attempt, committed: step + 1 }))
+  const saved = attempt.steps.get(step)?.save != null
+  return inAttempt(next, number, (attempt) =>
+    prune(next, {
+      ...attempt,
+      committed: step + 1,
+      metrics: saved ? new Map(attempt.metrics).set(step, metrics) : attempt.metrics
+    })
+  )
 }
 
 /** An attempt that has committed a step is the best proof that what it was loaded from can carry a run. */
@@ -201,24 +294,56 @@ const prune = (state: RunState, attempt: AttemptState): AttemptState => {
   for (const [step, record] of attempt.steps) {
     if (step >= attempt.committed - 1 || isOpen(state, record)) steps.set(step, record)
   }
-  return { ...attempt, steps }
+  const isSettled = (name: string) => !isOpen(state, { save: { name } })
+  return {
+    ...attempt,
+    steps,
+    saves: [...attempt.saves.keys()].some(isSettled)
+      ? new Map([...attempt.saves].filter(([name]) => !isSettled(name)))
+      : attempt.saves,
+    metrics:
+      attempt.metrics.size === 0 ? attempt.metrics : new Map([...attempt.metrics].filter(([step]) => steps.has(step)))
+  }
 }
 
-const isOpen = (state: RunState, { save }: StepRecord): boolean =>
+const isOpen = (state: RunState, { save }: { readonly save: { readonly name: string } | null }): boolean =>
   save !== null && !state.saveDead.has(save.name) && !state.verified.some((record) => record.name === save.name)
 
 /** The checkpoints that a restore may use: verified, not quarantined, not marked for deletion. In the order of `verified`. */
 export const candidates = (state: RunState): ReadonlyArray<VerifiedRecord> =>
   state.verified.filter((record) => !state.quarantined.has(record.path) && !state.deleted.has(record.path))
 
+/** A save that may be believed if the server lists it. */
+export interface Adoptable {
+  readonly name: string
+  readonly binds: number
+  readonly userState: Schema.Json
+  readonly metrics: Metrics | undefined
+}
+
 /**
  * The saves of the newest attempt whose answer was never read and which may still be believed if the server lists them: the
- * attempt was not found poisoned, and every step up to the save is known to have been committed (RP11).
+ * attempt was not found poisoned or diverged, and every step up to the save is known to have been committed (RP11).
  */
-export const adoptable = (state: RunState): ReadonlyArray<{ readonly name: string; readonly binds: number }> => {
+export const adoptable = (state: RunState): ReadonlyArray<Adoptable> => {
   const last = state.attempts.at(-1)
-  if (last === undefined || !last.started || last.closed?.cause === "poisoned") return []
-  return [...last.steps.values()].flatMap((record) =>
-    record.save !== null && isOpen(state, record) && record.save.binds <= last.committed ? [record.save] : []
+  if (last === undefined || !last.started || last.closed?.cause === "poisoned" || last.closed?.cause === "diverged") {
+    return []
+  }
+  const behindSteps = [...last.steps.values()].flatMap((record): ReadonlyArray<Adoptable> =>
+    record.save !== null && isOpen(state, record)
+      ? [{ ...record.save, userState: record.userState, metrics: last.metrics.get(record.step) }]
+      : []
   )
+  const ownSaves = [...last.saves.values()].filter((record) => isOpen(state, { save: record }))
+  return [
+    ...behindSteps,
+    ...ownSaves.map(({ binds, name, userState }) => ({ name, binds, userState, metrics: undefined }))
+  ].filter(({ binds }) => binds <= last.committed)
+}
+
+/** What is known of the quality of a checkpoint: the metrics of its last step, and those of an evaluation at that place. */
+export const metricsOf = (state: RunState, record: VerifiedRecord): Metrics | undefined => {
+  const evaluated = state.evaluations.get(record.step)
+  return record.metrics === undefined && evaluated === undefined ? undefined : { ...record.metrics, ...evaluated }
 }

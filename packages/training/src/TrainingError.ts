@@ -114,6 +114,42 @@ export class NoProgress extends Schema.TaggedError<NoProgress>()("NoProgress", {
   }
 }
 
+/** The loss is no number any more, or has left its course, and the run's policy says to stop. */
+export class Diverged extends Schema.TaggedError<Diverged>()("Diverged", {
+  run: Schema.String,
+  /** The first bad step. */
+  step: Schema.Int,
+  detail: Schema.String,
+  /** Rollbacks that were tried before. */
+  rollbacks: Schema.Int,
+  /** The newest checkpoint from before; `null` is the base model. */
+  checkpoint: Schema.NullOr(Schema.String)
+}) {
+  readonly isRetryable = false
+  override get message() {
+    const tried =
+      this.rollbacks === 0 ? "" : ` after ${this.rollbacks} ${this.rollbacks === 1 ? "rollback" : "rollbacks"}`
+    const from = this.checkpoint === null ? "It has no checkpoint from before." : `Before it: ${this.checkpoint}.`
+    return `Run "${this.run}" diverged${tried}: ${this.detail}. ${from} Look at the batch of step ${this.step}, lower the learning rate under a new name, or let the run leave the batch out (divergence: { notFinite: "skip" }).`
+  }
+}
+
+/** The journal is a copy, and the server shows that the run went on elsewhere. */
+export class ForeignJournal extends Schema.TaggedError<ForeignJournal>()("ForeignJournal", {
+  run: Schema.String,
+  /** The attempt that this journal does not know. */
+  trainingRunId: Schema.String,
+  attempt: Schema.Int,
+  /** Of the writer that made it, and the newest in this journal. */
+  epoch: Schema.Int,
+  known: Schema.Int
+}) {
+  readonly isRetryable = false
+  override get message() {
+    return `Run "${this.run}" has gone on elsewhere: attempt ${this.attempt} (${this.trainingRunId}) was made by writer ${this.epoch}, and this journal ends with writer ${this.known}. Go on there, or pass takeOver to go on from here and leave the other one behind.`
+  }
+}
+
 /** The steps are done, but the server keeps no final checkpoint. */
 export class NotSaved extends Schema.TaggedError<NotSaved>()("NotSaved", { run: Schema.String, tries: Schema.Int }) {
   readonly isRetryable = true
@@ -153,6 +189,8 @@ export const TrainingReason = Schema.Union([
   RunEnded,
   NoCheckpoint,
   NoProgress,
+  Diverged,
+  ForeignJournal,
   NotSaved,
   RestoreLost,
   Service
@@ -224,6 +262,26 @@ export class TrainingError extends Schema.TaggedError<TrainingError>()("Training
         incidents: state.incidents.slice(-3).map(({ cause, detail }) => `${cause} (${detail})`)
       })
     })
+  }
+  static diverged(
+    run: string,
+    finding: { readonly step: number; readonly detail: string },
+    rollbacks: number,
+    plan: { readonly chosen: Option.Option<{ readonly path: string }> }
+  ) {
+    const checkpoint = plan.chosen._tag === "Some" ? plan.chosen.value.path : null
+    return new TrainingError({
+      reason: new Diverged({ run, step: finding.step, detail: finding.detail, rollbacks, checkpoint })
+    })
+  }
+  static foreignJournal(fields: {
+    readonly run: string
+    readonly trainingRunId: string
+    readonly attempt: number
+    readonly epoch: number
+    readonly known: number
+  }) {
+    return new TrainingError({ reason: new ForeignJournal(fields) })
   }
   static notSaved(run: string, tries: number) {
     return new TrainingError({ reason: new NotSaved({ run, tries }) })

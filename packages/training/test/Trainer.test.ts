@@ -249,7 +249,7 @@ describe("Trainer", () => {
     Effect.gen(function* () {
       const journal = yield* Journal
       const { control } = yield* Emulator
-      yield* tiny({ steps: 20, every: 2, keepLast: 3 })
+      yield* tiny({ steps: 20, every: 2, keepLast: 3, horizon: 0 })
       const state = RunState.fold((yield* journal.read("tiny")).map(({ record }) => record))
       assert.isAbove(state.deleted.size, 0)
       for (const path of state.deleted) {

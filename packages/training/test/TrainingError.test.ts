@@ -43,6 +43,23 @@ const cases: ReadonlyArray<readonly [TrainingError, ReadonlyArray<string>, boole
     true
   ],
   [
+    TrainingError.diverged("tone", { step: 7, detail: "loss:sum of step 7 is NaN" }, 0, { chosen: Option.none() }),
+    ["tone", "step 7 is NaN", "no checkpoint from before", "learning rate", "skip"],
+    false
+  ],
+  [
+    TrainingError.diverged("tone", { step: 7, detail: "loss:sum of step 7 is NaN" }, 2, {
+      chosen: Option.some({ path })
+    }),
+    ["after 2 rollbacks", path],
+    false
+  ],
+  [
+    TrainingError.foreignJournal({ run: "tone", trainingRunId: "model-9", attempt: 4, epoch: 6, known: 5 }),
+    ["tone", "model-9", "attempt 4", "writer 6", "writer 5", "takeOver"],
+    false
+  ],
+  [
     TrainingError.whileRestoring(
       "tone",
       new TinkerError({ reason: new RunLost({ runId: "model-2", detail: "not loaded" }) })

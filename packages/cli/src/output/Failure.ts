@@ -59,6 +59,9 @@ const tinker: Codes<TinkerReason> = {
   Transport: service,
   Timeout: service,
   BadResponse: service,
+  BadArchive: service,
+  ExportFailed: service,
+  LocalFile: configuration,
   RequestFailed: failed,
   PromiseExpired: failed,
   RunLost: failed,
@@ -83,6 +86,8 @@ const training: Codes<TrainingReason> = {
   RunEnded: failed,
   NoCheckpoint: exhausted,
   NoProgress: exhausted,
+  Diverged: failed,
+  ForeignJournal: failed,
   NotSaved: service,
   RestoreLost: service,
   Service: service

@@ -1,27 +1,36 @@
+import * as Clock from "effect/Clock"
 import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import type { ApiFuture } from "@tinkex/tinker/ApiFuture"
+import type * as Schema from "effect/Schema"
+import type { Datum } from "@tinkex/tinker/Datum"
 import type { RestClient } from "@tinkex/tinker/RestClient"
-import type { TinkerError } from "@tinkex/tinker/TinkerError"
-import type { ForwardBackwardOutput, OptimStepResult, Prepared, TrainingClient } from "@tinkex/tinker/TrainingClient"
+import { TinkerError } from "@tinkex/tinker/TinkerError"
+import type { ForwardBackwardOutput, TrainingClient } from "@tinkex/tinker/TrainingClient"
 import type { Checkpointer } from "../Checkpointer.ts"
-import type { JournalError } from "../Journal.ts"
+import type { Moment } from "../CheckpointPolicy.ts"
+import { JournalError } from "../JournalError.ts"
 import type { JournalRecord } from "../JournalRecord.ts"
 import type { IncidentCause } from "../RunGuard.ts"
+import type { StepClient } from "../StepClient.ts"
 import { TrainingError } from "../TrainingError.ts"
+import * as Probe from "./probe.ts"
+import * as Recorder from "./recorder.ts"
 import type { RunLog } from "./runLog.ts"
+import type { Section } from "./sectionLimits.ts"
+import type { Vigil } from "./vigil.ts"
 import { whatHappened } from "./whatHappened.ts"
 
 /** Ends an attempt, not the run. */
 export class AttemptFailed extends Data.TaggedError("AttemptFailed")<{
   readonly cause: IncidentCause
   readonly detail: string
+  /** What was saved after so many steps may hold the damage. */
+  readonly onset?: number | undefined
+  /** The flag rose while every request still succeeded: how long it had been due, nobody knows. */
+  readonly late?: boolean | undefined
 }> {}
-
-/** Steps that are written down with one flush before they are sent. */
-const lookAhead = 2
 
 /** A model that is ready for step `next`; steps below `next` are part of it. */
 export interface Attempt {
@@ -29,6 +38,8 @@ export interface Attempt {
   readonly client: TrainingClient
   readonly path: string | null
   readonly fromStep: number
+  /** The state of the loop at `fromStep`. */
+  readonly state: Schema.Json
   /** Steps that a dead process wrote down and may have sent; they are sent again under the same sequence numbers. */
   readonly resend: ReadonlyMap<number, StepRecord>
   /** A save of the last committed step that may not have been sent. */
@@ -38,153 +49,430 @@ export interface Attempt {
 
 export type StepRecord = Extract<JournalRecord, { readonly _tag: "Step" }>
 
-/** What one step asks of the server. */
-export interface StepProgram {
-  readonly totalSteps: number
-  readonly pipelining: number
-  /** Reserves the operations of a step in their order; nothing is sent. */
-  readonly prepare: (
-    client: TrainingClient,
-    step: number
-  ) => Effect.Effect<
-    { readonly pass: Prepared<ForwardBackwardOutput>; readonly update: Prepared<OptimStepResult> },
-    TinkerError | TrainingError
-  >
-  /** The name of the save that follows a step, if one is due. */
-  readonly saveAfter: (attempt: number, step: number) => string | undefined
-  readonly onCommit: (step: number, metrics: Record<string, number>) => Effect.Effect<void>
-  /** Makes sure of the final checkpoint once every step is committed and every save is answered. */
-  readonly finish: Effect.Effect<string, AttemptFailed | TrainingError | TinkerError | JournalError>
+/** What a step has come to. */
+export interface StepOutcome {
+  /** The state of the loop after it. */
+  readonly state: Schema.Json
+  /** Beside those of the service. */
+  readonly metrics: Readonly<Record<string, number>>
 }
 
-type IntentError = AttemptFailed | TrainingError | TinkerError | JournalError
+/** What is known of the place behind a step when it is decided whether a save takes it. */
+export type Place = Omit<Moment, "observed">
 
-type Unit =
-  | {
-      readonly _tag: "Step"
-      readonly step: number
-      readonly pass: ApiFuture<ForwardBackwardOutput>
-      readonly update: ApiFuture<OptimStepResult>
-    }
-  | {
-      readonly _tag: "Save"
-      readonly name: string
-      readonly binds: number
-      readonly future: ApiFuture<{ path: string }>
-    }
+/** What the steps of a run ask of the server. */
+export interface StepProgram<E, R> {
+  readonly totalSteps: number
+  readonly pipelining: number
+  /** Steps that are made ready and written down with one flush; more than 1 only where a step asks for no result. */
+  readonly lookAhead: number
+  /** Takes a step through the client that it is given. */
+  readonly take: (context: {
+    readonly client: StepClient
+    readonly step: number
+    readonly state: Schema.Json
+  }) => Effect.Effect<StepOutcome, E | TinkerError | TrainingError, R>
+  /** Why the batch of this step is left out, if it is. */
+  readonly skipped: (step: number) => string | undefined
+  readonly epochsAt: (steps: number) => { readonly epochs: number; readonly epochEnded: boolean }
+  /** The name of the save that takes this place, if one is due. */
+  readonly saveAt: (attempt: number, place: Place) => string | undefined
+  /** How long a save is kept by the server, in whole seconds. */
+  readonly ttlSeconds: number | undefined
+  /** A small batch whose log-probabilities are asked for behind every save. */
+  readonly probe: ReadonlyArray<Datum> | undefined
+  readonly evaluation: EvaluationProgram<E, R> | undefined
+  /** Told of every committed step in its order; a failure ends the attempt before the step counts. */
+  readonly judge: (
+    step: number,
+    metrics: Record<string, number>,
+    tokens: number
+  ) => Effect.Effect<void, AttemptFailed | TrainingError | JournalError>
+  readonly onCommit: (step: number, metrics: Record<string, number>) => Effect.Effect<void, TrainingError>
+  /** Makes sure of the final checkpoint once every step is committed and every save is answered. */
+  readonly finish: (
+    state: Schema.Json
+  ) => Effect.Effect<string, AttemptFailed | TrainingError | TinkerError | JournalError>
+}
+
+export interface EvaluationProgram<E, R> {
+  /** Whether it is due when so many steps are applied and none is on its way. */
+  readonly due: (steps: number) => boolean
+  readonly run: (context: {
+    readonly client: StepClient
+    readonly steps: number
+    readonly state: Schema.Json
+  }) => Effect.Effect<Record<string, number>, E | TinkerError | TrainingError, R>
+  /** Told of the result; gives whether it is the best so far. */
+  readonly done: (steps: number, metrics: Record<string, number>) => Effect.Effect<boolean>
+}
+
+interface Ready {
+  readonly step: number
+  readonly recorder: Recorder.Recorder | undefined
+  readonly ops: number
+  readonly save: PlacedSave | undefined
+  readonly outcome: StepOutcome
+  readonly tokens: number
+}
+
+interface PlacedSave {
+  readonly name: string
+  readonly binds: number
+  readonly userState: Schema.Json
+  readonly op: Recorder.Recorded
+  readonly probe: Recorder.Recorded | undefined
+}
+
+type Unit = { readonly _tag: "Step"; readonly ready: Ready } | { readonly _tag: "Save"; readonly save: PlacedSave }
+
+const sectionOf = (kind: Recorder.Recorded["kind"]): Section =>
+  kind === "optim_step" ? "optim_step" : kind.startsWith("save") ? "save" : "forward_backward"
+
+/** Of several passes in one step sums are added up; of anything else the last word counts. */
+const merge = (into: Record<string, number>, metrics: Readonly<Record<string, number>>) => {
+  for (const [name, value] of Object.entries(metrics)) {
+    into[name] = name.endsWith(":sum") && into[name] !== undefined ? into[name] + value : value
+  }
+}
+
+const pathIn = (result: unknown): string =>
+  typeof result === "object" && result !== null && "path" in result ? String(result.path) : ""
+
+const metricsIn = (result: unknown): Readonly<Record<string, number>> =>
+  typeof result === "object" && result !== null && "metrics" in result
+    ? // Results with metrics are those of passes and optimizer steps, whose metrics the client has decoded as numbers.
+      (result.metrics as Readonly<Record<string, number>>)
+    : {}
 
 /**
- * Drives one attempt until every step is committed and the final checkpoint is sure; its path is the result. Steps are
+ * Drives one attempt until every step is committed and the final checkpoint is sure; its path is the result. Operations are
  * written down before their first byte is sent (RP1), submitted in order (RP2), a save takes the place right behind its step (RP3), and results count
  * strictly in that order: the first one that is missing ends the attempt and nothing after it is believed (RP4).
  */
-export const drive = (
+export const drive = <E, R>(
   attempt: Attempt,
-  program: StepProgram,
+  program: StepProgram<E, R>,
   log: RunLog,
   checkpointer: Checkpointer,
-  rest: RestClient["Service"]
-): Effect.Effect<string, AttemptFailed | TrainingError> => {
+  rest: RestClient["Service"],
+  vigil: Vigil
+): Effect.Effect<string, AttemptFailed | TrainingError | E, R> => {
   const { client } = attempt
   const classify = classifyFor(attempt, rest)
+  const { evaluation, totalSteps } = program
 
-  /** Reserves the operations of a step; nothing is sent. */
-  const reserve = Effect.fnUntraced(function* (step: number) {
-    const { pass, update } = yield* program.prepare(client, step)
+  // Where the newest placed save stands, and what has happened since.
+  let savedAt = attempt.fromStep
+  let tokensSince = 0
+  let saveMillis = 0
+  let saveCost: number | undefined
+  let pausedBefore = 0
+  let saving = 0
+
+  const place = Effect.fnUntraced(function* (steps: number, improved: boolean) {
+    const now = yield* Clock.currentTimeMillis
+    return {
+      steps,
+      ...program.epochsAt(steps),
+      tokens: tokensSince,
+      elapsed: now - saveMillis - (vigil.paused() - pausedBefore),
+      saving: saving > 0,
+      improved,
+      saveCost
+    }
+  })
+
+  const placed = Effect.fnUntraced(function* (steps: number) {
+    savedAt = steps
+    tokensSince = 0
+    saveMillis = yield* Clock.currentTimeMillis
+    pausedBefore = vigil.paused()
+    saving++
+  })
+
+  const journalFailure = <A>(effect: Effect.Effect<A, JournalError>) =>
+    Effect.mapError(effect, (error) => TrainingError.fromJournal(error))
+
+  const awaiting: Recorder.Awaiting = (kind, future, result) => vigil.wait(sectionOf(kind), future, result)
+
+  /** Reserves a save, and the probe behind it, in the sequence of a recorder. */
+  const reserveSave = Effect.fnUntraced(function* (
+    recorder: Recorder.Recorder,
+    name: string,
+    binds: number,
+    userState: Schema.Json
+  ) {
+    const save = yield* client.prepare.saveState(
+      name,
+      program.ttlSeconds === undefined || binds === totalSteps ? {} : { ttl: `${program.ttlSeconds} seconds` }
+    )
+    recorder.add(save)
+    const op = recorder.ops.at(-1)
+    let probe: Recorder.Recorded | undefined
+    if (program.probe !== undefined) {
+      recorder.add(yield* client.prepare.forward(program.probe, { loss: "cross_entropy" }))
+      probe = recorder.ops.at(-1)
+    }
+    yield* placed(binds)
+    // `add` has just put it there.
+    return { name, binds, userState, op: op as Recorder.Recorded, probe }
+  })
+
+  /** Takes a step as far as it can be taken without sending anything; with an eye on what a dead process has written down. */
+  const reserve = Effect.fnUntraced(function* (step: number, state: Schema.Json) {
+    if (program.skipped(step) !== undefined) {
+      const ready: Ready = {
+        step,
+        recorder: undefined,
+        ops: 0,
+        save: undefined,
+        outcome: { state, metrics: {} },
+        tokens: 0
+      }
+      return { ready, record: undefined }
+    }
     const journaled = attempt.resend.get(step)
-    const name = journaled === undefined ? program.saveAfter(attempt.number, step) : journaled.save?.name
-    const save = name === undefined ? undefined : yield* client.prepare.saveState(name)
-    const ops = [pass, update, ...(save === undefined ? [] : [save])].map((op) => ({
-      kind: op.kind,
-      seqIds: op.seqIds,
-      digest: op.digest
-    }))
-    if (journaled !== undefined && JSON.stringify(journaled.ops) !== JSON.stringify(ops)) {
-      return yield* new AttemptFailed({
-        cause: "ambiguous",
-        detail: `step ${step} would not be sent as it was written down before the process died`
-      })
+    const agrees = (ops: StepRecord["ops"]) =>
+      journaled === undefined ||
+      JSON.stringify(ops.slice(0, journaled.ops.length)) === JSON.stringify(journaled.ops.slice(0, ops.length))
+    const different = new AttemptFailed({
+      cause: "ambiguous",
+      detail: `step ${step} would not be sent as it was written down before the process died`
+    })
+    const write = (ops: ReadonlyArray<Recorder.Recorded>) => {
+      const written = ops.map((op) => op.written)
+      if (!agrees(written)) return Effect.andThen(Deferred.fail(attempt.reported, different), Effect.never)
+      if (journaled !== undefined && written.length <= journaled.ops.length) return Effect.void
+      return journalFailure(
+        log.append({
+          _tag: "Step",
+          attempt: attempt.number,
+          step,
+          ops: written,
+          save: null,
+          userState: state,
+          open: true
+        })
+      )
+    }
+    const recorder = Recorder.make(client, write, awaiting)
+    const outcome = yield* program.take({ client: recorder.client, step, state })
+    recorder.close()
+    const ops = recorder.ops.length
+    const tokens = recorder.ops.reduce((sum, op) => sum + op.tokens, 0)
+    tokensSince += tokens
+    const name =
+      journaled === undefined || journaled.open === true
+        ? program.saveAt(attempt.number, yield* place(step + 1, false))
+        : journaled.save?.name
+    const save = name === undefined ? undefined : yield* reserveSave(recorder, name, step + 1, outcome.state)
+    const written = recorder.ops.map((op) => op.written)
+    if (!agrees(written)) return yield* different
+    if (journaled !== undefined && journaled.open !== true && journaled.ops.length !== written.length) {
+      return yield* different
     }
     const record: StepRecord = {
       _tag: "Step",
       attempt: attempt.number,
       step,
-      ops,
+      ops: written,
       save: name === undefined ? null : { name, binds: step + 1 },
-      userState: null
+      userState: outcome.state
     }
     return {
-      step,
-      pass,
-      update,
-      save: name === undefined || save === undefined ? undefined : { name, op: save },
-      record: journaled === undefined ? record : undefined
+      ready: { step, recorder, ops, save, outcome, tokens },
+      record: journaled === undefined || journaled.open === true ? record : undefined
     }
   })
 
-  /** Reserves some steps and writes them down with one flush. */
-  const intend = Effect.fnUntraced(function* (from: number) {
-    const intents: Array<Effect.Success<ReturnType<typeof reserve>>> = []
-    for (let step = from; step < Math.min(from + lookAhead, program.totalSteps); step++) {
-      intents.push(yield* reserve(step))
+  /** Takes some steps and writes them down with one flush. */
+  const intend = Effect.fnUntraced(function* (from: number, state: Schema.Json, until: number) {
+    const intents: Array<Ready> = []
+    const records: Array<StepRecord> = []
+    let after = state
+    for (let step = from; step < Math.min(from + program.lookAhead, until); step++) {
+      const { ready, record } = yield* reserve(step, after)
+      intents.push(ready)
+      after = ready.outcome.state
+      if (record !== undefined) records.push(record)
     }
-    const records = intents.flatMap(({ record }) => (record === undefined ? [] : [record]))
     for (const record of records.slice(0, -1)) yield* log.appendLazy(record)
     const last = records.at(-1)
     if (last !== undefined) yield* log.append(last)
-    return intents
+    return { intents, state: after }
+  })
+
+  const submit = (recorder: Recorder.Recorder) =>
+    Effect.forEach(
+      recorder.ops.filter((op) => op.future === undefined),
+      (op) => op.submit,
+      { discard: true }
+    )
+
+  /** The result of an operation that was sent. */
+  const resultOf = (op: Recorder.Recorded) =>
+    op.future === undefined
+      ? Effect.die(new Error("an operation was awaited that was not sent"))
+      : vigil.wait(sectionOf(op.kind), op.future, op.future.result)
+
+  const commit = Effect.fnUntraced(function* ({ ops, outcome, recorder, step, tokens }: Ready) {
+    const metrics: Record<string, number> = {}
+    for (const op of recorder?.ops.slice(0, ops) ?? []) merge(metrics, metricsIn(yield* resultOf(op)))
+    Object.assign(metrics, outcome.metrics)
+    yield* program.judge(step, metrics, tokens)
+    yield* log.appendLazy({ _tag: "Commit", attempt: attempt.number, step, metrics })
+    yield* program.onCommit(step, metrics)
+    return metrics
+  })
+
+  const settleSave = Effect.fnUntraced(function* (save: PlacedSave, metrics: Record<string, number> | undefined) {
+    const began = yield* Clock.currentTimeMillis
+    const saved = yield* Effect.result(resultOf(save.op))
+    const now = yield* Clock.currentTimeMillis
+    // Requests are carried out in order, so this is what the save has held the steps behind it up for.
+    const cost = now - began
+    saveCost = saveCost === undefined ? cost : 0.7 * saveCost + 0.3 * cost
+    saving--
+    const probe = save.probe === undefined ? undefined : yield* Effect.result(resultOf(save.probe))
+    if (saved._tag === "Failure") {
+      if (endsAttempt(saved.failure)) return yield* saved.failure
+      return yield* checkpointer.lost(save.name, saved.failure.message)
+    }
+    if (probe?._tag === "Failure" && endsAttempt(probe.failure)) return yield* probe.failure
+    yield* checkpointer.saved({
+      name: save.name,
+      binds: save.binds,
+      path: pathIn(saved.success),
+      userState: save.userState,
+      metrics,
+      probe: probe?._tag === "Success" ? Probe.read(probe.success as ForwardBackwardOutput) : undefined, // a forward pass
+      savedAt: now,
+      expiresAt:
+        program.ttlSeconds === undefined || save.binds === totalSteps ? undefined : now + program.ttlSeconds * 1000
+    })
+  })
+
+  /** With nothing on its way: the model has applied exactly `steps` steps. */
+  const evaluate = Effect.fnUntraced(function* (program: EvaluationProgram<E, R>, steps: number, state: Schema.Json) {
+    yield* log.append({ _tag: "Evaluating", attempt: attempt.number, step: steps })
+    const recorder = Recorder.make(client, () => Effect.void, awaiting)
+    const metrics = yield* vigil.wait(
+      "evaluation",
+      undefined,
+      Effect.tap(program.run({ client: recorder.client, steps, state }), () => recorder.flush)
+    )
+    recorder.close()
+    for (const op of recorder.ops) yield* resultOf(op)
+    yield* log.append({
+      _tag: "Evaluated",
+      attempt: attempt.number,
+      step: steps,
+      metrics,
+      nextSeq: yield* client.nextSeq
+    })
+    return yield* program.done(steps, metrics)
+  })
+
+  /** A save where no step has just been placed. */
+  const saveHere = Effect.fnUntraced(function* (name: string, binds: number, state: Schema.Json) {
+    const recorder = Recorder.make(client, () => Effect.void, awaiting)
+    const save = yield* reserveSave(recorder, name, binds, state)
+    yield* log.append({
+      _tag: "Save",
+      attempt: attempt.number,
+      name,
+      binds,
+      op: save.op.written,
+      userState: state
+    })
+    yield* submit(recorder)
+    return save
   })
 
   const loop = Effect.gen(function* () {
     const inflight: Array<Unit> = []
+    saveMillis = yield* Clock.currentTimeMillis
     let next = attempt.fromStep
     let done = attempt.fromStep
-    const pending = attempt.resendSave?.save
-    if (pending != null) {
-      const save = yield* client.prepare.saveState(pending.name)
-      inflight.push({ _tag: "Save", name: pending.name, binds: pending.binds, future: yield* save.submit })
+    let state = attempt.state
+    let evaluated = -1
+    let newest: Record<string, number> = {}
+    const pending = attempt.resendSave
+    if (pending?.save != null) {
+      const recorder = Recorder.make(client, () => Effect.void, awaiting)
+      const save = yield* reserveSave(recorder, pending.save.name, pending.save.binds, pending.userState)
+      yield* submit(recorder)
+      inflight.push({ _tag: "Save", save })
     }
     // While steps are on their way, the next ones are made ready and written down: the disk is not waited for.
-    let ready: Effect.Success<ReturnType<typeof intend>> = []
-    let ahead: Fiber.Fiber<typeof ready, IntentError> | undefined
+    let ready: Array<Ready> = []
+    let ahead:
+      | Fiber.Fiber<Effect.Success<ReturnType<typeof intend>>, Effect.Error<ReturnType<typeof intend>>>
+      | undefined
+    /** An evaluation wants every step below it applied and none above it sent. */
+    const barrier = () => {
+      if (evaluation === undefined) return totalSteps
+      let at = next
+      while (at < totalSteps && !(at > evaluated && evaluation.due(at))) at++
+      return at
+    }
+    let wall = barrier()
     while (true) {
-      if (next < program.totalSteps && next - done <= program.pipelining) {
-        if (ready.length === 0) ready = yield* ahead === undefined ? intend(next) : Fiber.join(ahead)
-        // `intend` gives at least the step that it was asked for.
-        const { pass, save, step, update } = ready.shift() as (typeof ready)[number]
-        next++
-        if (ready.length === 0) ahead = next < program.totalSteps ? yield* Effect.forkChild(intend(next)) : undefined
-        inflight.push({ _tag: "Step", step, pass: yield* pass.submit, update: yield* update.submit })
-        if (save !== undefined) {
-          inflight.push({ _tag: "Save", name: save.name, binds: step + 1, future: yield* save.op.submit })
+      if (next < wall && next - done <= program.pipelining) {
+        if (ready.length === 0) {
+          const intent =
+            ahead === undefined
+              ? yield* vigil.wait("step", undefined, intend(next, state, wall))
+              : yield* Fiber.join(ahead)
+          ahead = undefined
+          ready = intent.intents
+          state = intent.state
         }
+        // `intend` gives at least the step that it was asked for.
+        const one = ready.shift() as Ready
+        next++
+        if (ready.length === 0 && next < wall && program.lookAhead > 1) {
+          ahead = yield* Effect.forkChild(intend(next, state, wall))
+        }
+        if (one.recorder !== undefined) yield* submit(one.recorder)
+        inflight.push({ _tag: "Step", ready: one })
+        if (one.save !== undefined) inflight.push({ _tag: "Save", save: one.save })
         continue
       }
       const unit = inflight.shift()
-      if (unit === undefined) return yield* program.finish
-      if (unit._tag === "Step") {
-        const { metrics } = yield* unit.pass.result
-        const update = yield* unit.update.result
-        done = unit.step + 1
-        const all = { ...update.metrics, ...metrics }
-        yield* log.appendLazy({ _tag: "Commit", attempt: attempt.number, step: unit.step, metrics: all })
-        yield* program.onCommit(unit.step, all)
-      } else {
-        const saved = yield* Effect.result(unit.future.result)
-        if (saved._tag === "Success") {
-          yield* checkpointer.saved({ name: unit.name, binds: unit.binds, path: saved.success.path })
-        } else if (endsAttempt(saved.failure)) {
-          return yield* saved.failure
-        } else {
-          yield* checkpointer.lost(unit.name, saved.failure.message)
-        }
+      if (unit?._tag === "Step") {
+        newest = yield* commit(unit.ready)
+        done = unit.ready.step + 1
+        continue
       }
+      if (unit !== undefined) {
+        yield* settleSave(unit.save, unit.save.binds === done ? newest : undefined)
+        continue
+      }
+      if (evaluation !== undefined && next > evaluated && next > 0 && evaluation.due(next)) {
+        evaluated = next
+        const improved = yield* evaluate(evaluation, next, state)
+        const name =
+          next === totalSteps || savedAt === next
+            ? undefined
+            : program.saveAt(attempt.number, yield* place(next, improved))
+        if (improved && name !== undefined) {
+          inflight.push({ _tag: "Save", save: yield* saveHere(name, next, state) })
+        }
+        wall = barrier()
+        continue
+      }
+      return yield* program.finish(state)
     }
   })
 
   return loop.pipe(
-    Effect.catchTag("TinkerError", classify),
-    Effect.catchTag("JournalError", (error) => Effect.fail(TrainingError.fromJournal(error))),
+    Effect.catch((error) => {
+      if (error instanceof TinkerError) return classify(error)
+      if (error instanceof JournalError) return Effect.fail(TrainingError.fromJournal(error))
+      return Effect.fail(error)
+    }),
     Effect.raceFirst(Deferred.await(attempt.reported)),
     Effect.ensuring(client.fence(`attempt ${attempt.number} has ended`))
   )
@@ -231,6 +519,9 @@ const classifyFor =
         return Deferred.isDone(attempt.reported).pipe(
           Effect.flatMap((done) => (done ? Deferred.await(attempt.reported) : failed("lost")))
         )
+      case "BillingPaused":
+      case "RateLimited":
+        return failed("paused")
       case "PromiseExpired":
       case "Conflict":
       case "Transport":

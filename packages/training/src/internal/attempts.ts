@@ -3,6 +3,7 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import type * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { RestClient } from "@tinkex/tinker/RestClient"
 import { ServiceClient } from "@tinkex/tinker/ServiceClient"
@@ -27,12 +28,15 @@ export interface LiveAttempt {
   readonly attempt: number
   readonly path: string | null
   readonly step: number
+  /** The state of the loop at that step. */
+  readonly state: Schema.Json
   readonly resend: ReadonlyMap<number, StepRecord>
   readonly resendSave: StepRecord | undefined
   readonly how: "base" | "restored" | "reattached"
 }
 
-export const fromRestored = (restored: Restored): LiveAttempt => ({
+export const fromRestored = (restored: Restored, state: Schema.Json): LiveAttempt => ({
+  state,
   client: restored.client,
   attempt: restored.attempt,
   path: restored.path,
@@ -60,6 +64,8 @@ export const make = Effect.fnUntraced(function* (context: {
   readonly runHash: string
   readonly open: OpenJournal
   readonly log: RunLog
+  /** The state of the loop before its first step. */
+  readonly initial: Schema.Json
 }) {
   const { log, open, runHash, settings } = context
   const service = yield* ServiceClient
@@ -74,6 +80,17 @@ export const make = Effect.fnUntraced(function* (context: {
     "tinkex.epoch": String(open.epoch),
     "tinkex.attempt": String(attempt)
   })
+
+  const probeOf = (path: string) => {
+    const logprobs = log.state().verified.find((record) => record.path === path)?.probe
+    return settings.probe === undefined || logprobs === undefined ? undefined : { batch: settings.probe, logprobs }
+  }
+
+  /** The state of the loop after so many steps, as the checkpoint holds it. */
+  const stateOf = (path: string | null): Schema.Json => {
+    const held = log.state().verified.find((record) => record.path === path)
+    return held === undefined ? context.initial : held.userState
+  }
 
   const nextNumber = () => (log.state().attempts.at(-1)?.attempt ?? 0) + 1
 
@@ -108,7 +125,8 @@ export const make = Effect.fnUntraced(function* (context: {
             optimizer: restoring.optimizer,
             expected: settings.model,
             userMetadata: metadata(attempt),
-            onCreated: created
+            onCreated: created,
+            probe: probeOf(path)
           }).pipe(Scope.provide(own))
     yield* log.append({
       _tag: "Started",
@@ -181,9 +199,12 @@ export const make = Effect.fnUntraced(function* (context: {
       const attempt = state.attempts.at(-1)
       if (attempt?.started !== true || attempt.closed !== undefined || !open.formerOwnerDead) return undefined
       if (attempt.trainingRunId == null || attempt.sessionId == null) return undefined
+      // What an evaluation, or a save of its own, has sent is not known step by step.
+      if (attempt.evaluating || attempt.saves.size > 0) return undefined
       const unresolved = [...attempt.steps.values()].filter((step) => step.step >= attempt.committed)
       const capability = state.run?.capability ?? "D0"
       const before = attempt.steps.get(attempt.committed - 1)
+      if (before === undefined && attempt.committed > attempt.fromStep) return undefined
       const openSave =
         before?.save != null &&
         !state.verified.some((record) => record.name === before.save?.name) &&
@@ -191,9 +212,13 @@ export const make = Effect.fnUntraced(function* (context: {
           ? before
           : undefined
       if ((unresolved.length > 0 || openSave !== undefined) && capability !== "D3") return undefined
+      // Behind a save that may be missing a probe may be missing too, and then the place of everything behind it is unknown.
+      if (openSave !== undefined && openSave.ops.at(-1)?.kind === "forward" && unresolved.length > 0) return undefined
       const saveOp = openSave?.ops.find((op) => op.kind === "save_weights")
       const nextSeq =
-        saveOp?.seqIds[0] ?? unresolved[0]?.ops[0]?.seqIds[0] ?? lastSeq(attempt.steps.values()) ?? attempt.nextSeq ?? 1
+        saveOp?.seqIds[0] ??
+        unresolved[0]?.ops[0]?.seqIds[0] ??
+        Math.max(lastSeq(attempt.steps.values()) ?? 1, attempt.nextSeq ?? 1)
       const run = yield* rest.getTrainingRun(attempt.trainingRunId)
       if (run.corrupted) {
         yield* log.append({
@@ -219,6 +244,7 @@ export const make = Effect.fnUntraced(function* (context: {
         attempt: attempt.attempt,
         path: attempt.from,
         step: attempt.committed,
+        state: before === undefined ? stateOf(attempt.from) : before.userState,
         resend: new Map(unresolved.map((step) => [step.step, step])),
         resendSave: openSave,
         how: "reattached"
@@ -231,6 +257,7 @@ export const make = Effect.fnUntraced(function* (context: {
   )
 
   return {
+    stateOf,
     restore,
     reattach,
     currentPlan,

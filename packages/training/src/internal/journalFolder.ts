@@ -14,6 +14,8 @@ import {
 } from "../JournalError.ts"
 import type { JournalRecord, Owner, Stamped } from "../JournalRecord.ts"
 import { type AppendFile, openAppendFile } from "./appendFile.ts"
+import type { Spool } from "../Journal.ts"
+import * as Digest from "./digest.ts"
 import * as folderLock from "./folderLock.ts"
 import * as groupCommit from "./groupCommit.ts"
 import * as journalFrame from "./journalFrame.ts"
@@ -68,6 +70,41 @@ export const make = Effect.fnUntraced(function* (directory: string) {
     Effect.orElseSucceed(() => null)
   )
 
+  /** Written beside, flushed and renamed, so that a name never stands for half a text. */
+  const spoolIn = (folder: string): Spool => ({
+    put: Effect.fnUntraced(function* (text) {
+      const digest = Digest.ofText(text)
+      const target = path.join(folder, digest)
+      const part = `${target}.part`
+      yield* Effect.gen(function* () {
+        yield* fs.makeDirectory(folder, { recursive: true })
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const handle = yield* fs.open(part, { flag: "w" })
+            yield* handle.writeAll(Buffer.from(text))
+            yield* handle.sync
+          })
+        )
+        yield* fs.rename(part, target)
+      }).pipe(Effect.mapError(unwritable(target, "write")))
+      yield* syncDirectory(folder)
+      return digest
+    }),
+    get: (digest) =>
+      fs.readFileString(path.join(folder, digest)).pipe(
+        Effect.map((text) => (Digest.ofText(text) === digest ? Option.some(text) : Option.none())),
+        Effect.catchIf(
+          (error) => error.reason._tag === "NotFound",
+          () => Effect.succeed(Option.none())
+        ),
+        Effect.mapError(unreadable(path.join(folder, digest)))
+      ),
+    drop: (digest) =>
+      fs
+        .remove(path.join(folder, digest), { force: true })
+        .pipe(Effect.mapError(unwritable(path.join(folder, digest), "remove")))
+  })
+
   const open = Effect.fn("Journal.open")(function* (name: string) {
     const run = yield* runName(name)
     const folder = path.join(directory, run)
@@ -107,7 +144,19 @@ export const make = Effect.fnUntraced(function* (directory: string) {
       yield* syncDirectory(folder)
       yield* syncDirectory(directory)
     }
-    return { run, epoch, records, formerOwnerDead, append: writer.append, appendLazy: writer.appendLazy }
+    const foreign =
+      former !== undefined && (former.host !== owner.host || (former.file !== null && former.file !== owner.file))
+    const spool = spoolIn(path.join(folder, "spool"))
+    return {
+      run,
+      epoch,
+      records,
+      formerOwnerDead,
+      foreign,
+      spool,
+      append: writer.append,
+      appendLazy: writer.appendLazy
+    }
   })
 
   const read = Effect.fn("Journal.read")(function* (name: string) {

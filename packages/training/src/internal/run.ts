@@ -4,38 +4,92 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
+import type { Datum } from "@tinkex/tinker/Datum"
 import { RestClient } from "@tinkex/tinker/RestClient"
 import { ServiceClient } from "@tinkex/tinker/ServiceClient"
+import { TinkerError } from "@tinkex/tinker/TinkerError"
 import * as Checkpointer from "../Checkpointer.ts"
 import * as CheckpointName from "../CheckpointName.ts"
+import * as CheckpointPolicy from "../CheckpointPolicy.ts"
 import * as CheckpointSelector from "../CheckpointSelector.ts"
-import type { Dataset } from "../Dataset.ts"
-import { Journal } from "../Journal.ts"
+import * as Divergence from "../Divergence.ts"
+import * as Goodput from "../Goodput.ts"
+import { Journal, type Spool } from "../Journal.ts"
+import { JournalError } from "../JournalError.ts"
 import * as Restore from "../Restore.ts"
 import { type Incident, type IncidentCause, type RestoreOptions, type RestoreProgress, RunGuard } from "../RunGuard.ts"
 import type { IncidentReport, RunReport } from "../RunReport.ts"
+import * as RunState from "../RunState.ts"
+import type { StepClient } from "../StepClient.ts"
 import { TrainingError } from "../TrainingError.ts"
 import * as Attempt from "./attempt.ts"
 import * as Attempts from "./attempts.ts"
+import * as Fork from "./fork.ts"
 import * as RunLog from "./runLog.ts"
+import * as RunMetrics from "./runMetrics.ts"
+import * as SectionLimits from "./sectionLimits.ts"
 import * as Settings from "./settings.ts"
+import * as Vigil from "./vigil.ts"
 
 const finalSaveTries = 3
+/** In milliseconds: how late a flag is taken to be at the most, where nobody says otherwise. */
+const longestHorizon = 120_000
+/** The share of its time that a run waits at its end for a late flag. */
+const settlingShare = 0.01
+
+/** Where a step keeps what it has gathered. */
+export interface Spooling {
+  readonly get: (step: number, name: string) => Effect.Effect<Option.Option<string>, JournalError>
+  /** Returns when it would survive a power loss. */
+  readonly put: (step: number, name: string, text: string) => Effect.Effect<void, JournalError>
+}
+
+/** A loop as its journal and its attempts see it. */
+export interface LoopProgram<E, R> extends Settings.Identity {
+  readonly initial: Schema.Json
+  /** See `Attempt.StepProgram`. */
+  readonly lookAhead: number
+  readonly stepsPerEpoch: number | undefined
+  readonly take: (
+    context: { readonly client: StepClient; readonly step: number; readonly state: Schema.Json },
+    spooling: Spooling
+  ) => Effect.Effect<Attempt.StepOutcome, E | TinkerError | TrainingError, R>
+  readonly evaluation: { readonly every: number; readonly run: Attempt.EvaluationProgram<E, R>["run"] } | undefined
+  /** What a rehearsal asks the loaded model about; nothing where it is empty. */
+  readonly rehearsal: Effect.Effect<ReadonlyArray<Datum>, TrainingError>
+}
+
+const spoolingOf = (log: RunLog.RunLog, spool: Spool): Spooling => ({
+  get: (step, name) => {
+    const digest = log.state().spooled.get(step)?.[name]
+    return digest === undefined ? Effect.succeedNone : spool.get(digest)
+  },
+  put: (step, name, text) =>
+    Effect.flatMap(spool.put(text), (digest) => log.append({ _tag: "Spooled", step, name, digest }))
+})
 
 /** A run from where its journal says that it stands, to its end. */
-export const run = Effect.fnUntraced(function* (settings: Settings.Settings, dataset: Dataset) {
+export const run = Effect.fnUntraced(function* <E, R>(
+  settings: Settings.Settings,
+  loop: LoopProgram<E, R>
+): Effect.fn.Return<
+  RunReport,
+  E | TrainingError | JournalError | TinkerError,
+  R | Journal | ServiceClient | RestClient | Scope.Scope
+> {
   const began = yield* Clock.currentTimeMillis
   const journals = yield* Journal
   const service = yield* ServiceClient
   const rest = yield* RestClient
   const guard = yield* RunGuard
   const open = yield* journals.open(settings.name)
-  const log = RunLog.make(open)
+  const log = yield* RunLog.make(open)
   const { onEvent } = settings
-  const total = dataset.totalSteps
-  const runHash = yield* Settings.openRun(settings, dataset, open, log)
-  const attempts = yield* Attempts.make({ settings, runHash, open, log })
+  const total = loop.totalSteps
+  const runHash = yield* Settings.openRun(settings, loop, open, log)
+  const attempts = yield* Attempts.make({ settings, runHash, open, log, initial: loop.initial })
   yield* onEvent({
     _tag: "RunOpened",
     run: settings.name,
@@ -68,6 +122,7 @@ export const run = Effect.fnUntraced(function* (settings: Settings.Settings, dat
       first: first ?? {},
       last,
       elapsed: Duration.millis((yield* Clock.currentTimeMillis) - began),
+      goodput: Goodput.of(log.account()),
       already
     }
     yield* onEvent({ _tag: "Completed", report: result })
@@ -80,6 +135,8 @@ export const run = Effect.fnUntraced(function* (settings: Settings.Settings, dat
     return yield* report(Restore.runOf(path), path, total, true)
   }
 
+  if (open.records.length > 0 && !settings.takeOver) yield* Fork.refuse(settings.name, open, log.state(), rest)
+
   const announce = (progress: RestoreProgress) => onEvent({ _tag: "RestoreProgress", progress })
   const plainRestore: RestoreOptions = {
     strategy: CheckpointSelector.latest,
@@ -91,7 +148,7 @@ export const run = Effect.fnUntraced(function* (settings: Settings.Settings, dat
     const reattached = log.state().attempts.length === 0 ? undefined : yield* attempts.reattach()
     if (reattached !== undefined) return reattached
     const restored = yield* attempts.restore(undefined, plainRestore)
-    return Attempts.fromRestored(restored)
+    return Attempts.fromRestored(restored, attempts.stateOf(restored.path))
   })
 
   const detected = Effect.fnUntraced(function* (live: Attempts.LiveAttempt, failure: Attempt.AttemptFailed) {
@@ -107,13 +164,17 @@ export const run = Effect.fnUntraced(function* (settings: Settings.Settings, dat
       step: committed,
       detectedAt: now
     }
+    const at = now.epochMilliseconds
     yield* log.append({
       _tag: "Incident",
       id: incident.id,
       attempt: incident.attempt,
       cause: incident.cause,
       detail: incident.detail,
-      step: incident.step
+      step: incident.step,
+      at,
+      ...(failure.onset === undefined ? {} : { onset: failure.onset }),
+      ...(failure.late === true ? { wellUntil: at - (settings.horizon ?? longestHorizon) } : {})
     })
     // Poisoned before it committed anything: what it was loaded from is to blame (RP16).
     if (failure.cause === "poisoned" && live.path !== null && committed <= live.step) {
@@ -127,22 +188,23 @@ export const run = Effect.fnUntraced(function* (settings: Settings.Settings, dat
     const detectedAt = yield* Clock.currentTimeMillis
     const timeToDetect = Duration.millis(Math.max(0, detectedAt - lastGood))
     const incident = yield* detected(live, failure)
-    if (Option.isNone(guard)) {
-      const plan = yield* attempts.currentPlan(CheckpointSelector.latest)
-      return yield* TrainingError.runFailed(incident, plan)
+    const plan = attempts.currentPlan(CheckpointSelector.latest)
+    // Whoever sets a policy for a loss that diverges has asked for this restore.
+    if (Option.isNone(guard) && failure.cause !== "diverged") {
+      return yield* TrainingError.runFailed(incident, yield* plan)
     }
-    const restored = yield* guard.value.recover({
-      incident,
-      plan: attempts.currentPlan(CheckpointSelector.latest),
-      restore: (restoring) =>
-        restoring.onProgress({ _tag: "Fenced", trainingRunId: live.client.modelId }).pipe(
-          Effect.andThen(
-            attempts.restore(incident, {
-              ...restoring,
-              onProgress: (progress) => announce(progress).pipe(Effect.andThen(restoring.onProgress(progress)))
-            })
-          )
+    const restore = (restoring: RestoreOptions) =>
+      restoring.onProgress({ _tag: "Fenced", trainingRunId: live.client.modelId }).pipe(
+        Effect.andThen(
+          attempts.restore(incident, {
+            ...restoring,
+            onProgress: (progress) => announce(progress).pipe(Effect.andThen(restoring.onProgress(progress)))
+          })
         )
+      )
+    const restored = yield* Option.match(guard, {
+      onNone: () => restore({ ...plainRestore, onProgress: () => Effect.void }),
+      onSome: (guard) => guard.recover({ incident, plan, restore })
     })
     lastGood = yield* Clock.currentTimeMillis
     incidents.push({
@@ -159,41 +221,102 @@ export const run = Effect.fnUntraced(function* (settings: Settings.Settings, dat
       replayed: Math.max(0, incident.step - restored.step),
       quarantined: restored.quarantined
     })
-    return Attempts.fromRestored(restored)
+    return Attempts.fromRestored(restored, attempts.stateOf(restored.path))
   })
 
-  const program: Omit<Attempt.StepProgram, "finish"> = {
-    totalSteps: total,
-    pipelining: settings.pipelining,
-    prepare: Effect.fnUntraced(function* (client, step) {
-      const batch = yield* dataset.batch(step)
-      const pass = yield* client.prepare.forwardBackward(batch, { loss: "cross_entropy" })
-      const update = yield* client.prepare.optimStep({
-        ...settings.adam,
-        learningRate: settings.learningRate.at(step, total)
-      })
-      return { pass, update }
-    }),
-    saveAfter: (attempt, step) =>
-      step + 1 === total
-        ? CheckpointName.make({ runHash, attempt, step: total, kind: "final" })
-        : settings.checkpoints.dueAfter(step)
-          ? CheckpointName.make({ runHash, attempt, step: step + 1, kind: "auto" })
-          : undefined,
-    onCommit: (step, metrics) =>
-      Effect.gen(function* () {
-        lastGood = yield* Clock.currentTimeMillis
-        first ??= metrics
-        last = metrics
-        yield* onEvent({ _tag: "StepCommitted", step, metrics })
-      })
+  const spooling = spoolingOf(log, open.spool)
+  const limits = SectionLimits.make(settings.stall)
+  const metricLog = yield* RunMetrics.open(settings.name, open.records)
+
+  const epochsAt = (steps: number) => {
+    const { stepsPerEpoch } = loop
+    return stepsPerEpoch === undefined
+      ? { epochs: 0, epochEnded: false }
+      : { epochs: Math.floor(steps / stepsPerEpoch), epochEnded: steps % stepsPerEpoch === 0 }
+  }
+
+  /** Rolls back, leaves out or stops, as the policy says; in any case before the step counts. */
+  const onFinding = Effect.fnUntraced(function* (finding: Divergence.Finding) {
+    const rollbacks = log.state().incidents.filter(({ cause }) => cause === "diverged").length
+    if (finding.action === "stop" || rollbacks >= settings.divergence.limit) {
+      const plan = yield* attempts.currentPlan(CheckpointSelector.latest)
+      return yield* TrainingError.diverged(settings.name, finding, rollbacks, plan)
+    }
+    if (finding.action === "skip") yield* log.append({ _tag: "Skipped", step: finding.step, why: finding.detail })
+    return yield* new Attempt.AttemptFailed({ cause: "diverged", detail: finding.detail, onset: finding.step })
+  })
+
+  /** What evaluations before `steps` have found, of the metric that the policy goes by. */
+  const improved = (steps: number, metrics: Readonly<Record<string, number>>): boolean => {
+    const { best } = settings.checkpoints
+    if (best === undefined) return false
+    const before = [...log.state().evaluations].filter(([at]) => at < steps)
+    return CheckpointPolicy.improves(
+      CheckpointPolicy.metricOf(metrics, best.metric),
+      before.map(([, metrics]) => CheckpointPolicy.metricOf(metrics, best.metric)),
+      best.mode
+    )
+  }
+
+  const program = (live: Attempts.LiveAttempt): Omit<Attempt.StepProgram<E, R>, "finish"> => {
+    const detector = Divergence.detector(settings.divergence)
+    return {
+      totalSteps: total,
+      pipelining: settings.pipelining,
+      lookAhead: loop.lookAhead,
+      take: (context) => loop.take(context, spooling),
+      skipped: (step) => log.state().skipped.get(step),
+      epochsAt,
+      saveAt: (attempt, place) => {
+        if (place.steps === total) return CheckpointName.make({ runHash, attempt, step: total, kind: "final" })
+        const { elapsed, failures, wasted } = Goodput.of(log.account())
+        const observed = { millis: elapsed - wasted.paused - wasted.down, failures }
+        return settings.checkpoints.due({ ...place, observed })
+          ? CheckpointName.make({ runHash, attempt, step: place.steps, kind: place.improved ? "best" : "auto" })
+          : undefined
+      },
+      ttlSeconds:
+        settings.checkpoints.ttl === undefined ? undefined : Math.ceil(Duration.toSeconds(settings.checkpoints.ttl)),
+      probe: settings.probe,
+      evaluation:
+        loop.evaluation === undefined
+          ? undefined
+          : {
+              due: (steps) =>
+                steps > 0 &&
+                (steps % (loop.evaluation?.every ?? 1) === 0 || steps === total) &&
+                !log.state().evaluations.has(steps),
+              run: loop.evaluation.run,
+              done: (step, metrics) => {
+                const best = improved(step, metrics)
+                return onEvent({ _tag: "Evaluated", step, metrics, best }).pipe(Effect.as(best))
+              }
+            },
+      judge: (step, metrics, positions) => {
+        const finding = detector.judge(step, metrics, positions)
+        return finding === undefined ? Effect.void : onFinding(finding)
+      },
+      onCommit: (step, metrics) =>
+        Effect.gen(function* () {
+          lastGood = yield* Clock.currentTimeMillis
+          const why = log.state().skipped.get(step)
+          if (why === undefined) {
+            first ??= metrics
+            last = metrics
+          }
+          yield* metricLog.append({ step, attempt: live.attempt, trainingRunId: live.client.modelId, metrics })
+          yield* onEvent(
+            why === undefined ? { _tag: "StepCommitted", step, metrics } : { _tag: "StepSkipped", step, why }
+          )
+        })
+    }
   }
 
   /** Steps until the end of the run, then the final checkpoint. */
   const runAttempt = Effect.fnUntraced(function* (live: Attempts.LiveAttempt) {
     const reported = yield* Deferred.make<never, Attempt.AttemptFailed>()
     const reportFailure = (cause: IncidentCause, detail: string) =>
-      Deferred.fail(reported, new Attempt.AttemptFailed({ cause, detail })).pipe(
+      Deferred.fail(reported, new Attempt.AttemptFailed({ cause, detail, late: cause === "poisoned" })).pipe(
         Effect.andThen(live.client.fence(detail)),
         Effect.asVoid
       )
@@ -205,16 +328,32 @@ export const run = Effect.fnUntraced(function* (settings: Settings.Settings, dat
         )
         .pipe(Scope.provide(attempts.scope()))
     }
+    const step = () => log.state().attempts.at(-1)?.committed ?? live.step
+    const vigil = yield* Vigil.make({
+      trainingRunId: live.client.modelId,
+      limits,
+      pauseLimit: settings.pauseLimit,
+      log,
+      rest,
+      fail: reportFailure,
+      onPause: (cause, detail) => onEvent({ _tag: "Paused", cause, detail, step: step() }),
+      onResume: (cause, lasted) => onEvent({ _tag: "Resumed", cause, lasted, step: step() })
+    }).pipe(Scope.provide(attempts.scope()))
     const checkpointer = yield* Checkpointer.make({
       attempt: live.attempt,
       trainingRunId: live.client.modelId,
       policy: settings.checkpoints,
+      horizon: settings.horizon ?? longestHorizon,
       log,
       rest,
       prove: (path) => proveCheckpoint(path),
       report: reportFailure,
-      onOutcome: (outcome) => onEvent({ _tag: "Checkpoint", outcome })
+      onOutcome: (outcome) =>
+        (outcome._tag === "Verified" ? unspool(log, open.spool) : Effect.void).pipe(
+          Effect.andThen(onEvent({ _tag: "Checkpoint", outcome }))
+        )
     }).pipe(Scope.provide(attempts.scope()))
+    yield* metricLog.rewind(live.step)
     yield* onEvent({
       _tag: "AttemptStarted",
       attempt: live.attempt,
@@ -228,58 +367,99 @@ export const run = Effect.fnUntraced(function* (settings: Settings.Settings, dat
       client: live.client,
       path: live.path,
       fromStep: live.step,
+      state: live.state,
       resend: live.resend,
       resendSave: live.resendSave,
       reported
     }
-    const finish = finalCheckpoint(live, checkpointer)
-    return yield* Attempt.drive(attempt, { ...program, finish }, log, checkpointer, rest)
+    const finish = (state: Schema.Json) => finalCheckpoint(live, checkpointer, state)
+    return yield* Attempt.drive(attempt, { ...program(live), finish }, log, checkpointer, rest, vigil)
   })
 
-  /** The final checkpoint is verified and, unless waived, rehearsed; a save that is lost or refused is made again (RP12). */
+  /**
+   * The final checkpoint is verified and, unless waived, rehearsed; a save that is lost or refused is made again (RP12). The run's
+   * flag has to be clear a while later, too (RP27).
+   */
   const finalCheckpoint = Effect.fnUntraced(function* (
     live: Attempts.LiveAttempt,
-    checkpointer: Checkpointer.Checkpointer
+    checkpointer: Checkpointer.Checkpointer,
+    state: Schema.Json
   ) {
     for (let retry = 1; ; retry++) {
       yield* checkpointer.settle
-      const state = log.state()
-      const final = state.verified.findLast(
-        (record) => record.attempt === live.attempt && record.step === total && !state.quarantined.has(record.path)
-      )
-      if (final !== undefined) {
-        if (!settings.rehearse || state.proven.has(final.path)) return final.path
-        const rehearsed = yield* Effect.result(proveCheckpoint(final.path))
-        if (rehearsed._tag === "Success") {
-          yield* log.append({ _tag: "Proven", path: final.path })
-          return final.path
+      const found = log
+        .state()
+        .verified.findLast(
+          (record) =>
+            record.attempt === live.attempt && record.step === total && !log.state().quarantined.has(record.path)
+        )
+      if (found !== undefined) {
+        const proven =
+          !settings.rehearse || log.state().proven.has(found.path)
+            ? undefined
+            : yield* Effect.result(proveCheckpoint(found.path))
+        if (proven?._tag !== "Failure") {
+          if (proven !== undefined) yield* log.append({ _tag: "Proven", path: found.path })
+          yield* settleFlag(live, found.savedAt ?? 0)
+          return found.path
         }
-        if (rehearsed.failure._tag !== "CheckpointRefused") return yield* rehearsed.failure
-        yield* log.append({ _tag: "Quarantine", path: final.path, why: rehearsed.failure.why })
+        if (proven.failure._tag !== "CheckpointRefused") return yield* proven.failure
+        yield* log.append({ _tag: "Quarantine", path: found.path, why: proven.failure.why })
       }
       if (retry > finalSaveTries) return yield* TrainingError.notSaved(settings.name, finalSaveTries)
       const name = CheckpointName.make({ runHash, attempt: live.attempt, step: total, kind: "final", retry })
       const save = yield* live.client.prepare.saveState(name)
       yield* log.append({
-        _tag: "Step",
+        _tag: "Save",
         attempt: live.attempt,
-        step: total,
-        ops: [{ kind: save.kind, seqIds: save.seqIds, digest: save.digest }],
-        save: { name, binds: total },
-        userState: null
+        name,
+        binds: total,
+        op: { kind: save.kind, seqIds: save.seqIds, digest: save.digest },
+        userState: state
       })
       const future = yield* save.submit
       const saved = yield* Effect.result(future.result)
-      if (saved._tag === "Success") yield* checkpointer.saved({ name, binds: total, path: saved.success.path })
-      else if (Attempt.endsAttempt(saved.failure)) return yield* saved.failure
+      if (saved._tag === "Success") {
+        yield* checkpointer.saved({
+          name,
+          binds: total,
+          path: saved.success.path,
+          userState: state,
+          metrics: last,
+          probe: undefined,
+          savedAt: yield* Clock.currentTimeMillis,
+          expiresAt: undefined
+        })
+      } else if (Attempt.endsAttempt(saved.failure)) return yield* saved.failure
       else yield* checkpointer.lost(name, saved.failure.message)
     }
   })
 
+  /** A flag that rises late is waited for; the run is not over before. */
+  const settleFlag = Effect.fnUntraced(function* (live: Attempts.LiveAttempt, savedAt: number) {
+    const now = yield* Clock.currentTimeMillis
+    const taken = Goodput.of(log.account()).elapsed
+    const horizon = settings.horizon ?? Math.min(longestHorizon, settlingShare * taken)
+    const left = savedAt + horizon - now
+    if (left > 0) yield* Effect.sleep(Duration.millis(left))
+    const { corrupted } = yield* rest.getTrainingRun(live.client.modelId)
+    if (!corrupted) return
+    const detail = "the run was flagged after its final save"
+    return yield* new Attempt.AttemptFailed({ cause: "poisoned", detail, late: true })
+  })
+
   const proveCheckpoint = (path: string) =>
-    dataset.batch(0).pipe(
-      Effect.flatMap((batch) =>
-        Restore.prove(path, { expected: settings.model, probe: batch.slice(0, 1), userMetadata: attempts.metadata(0) })
+    (settings.probe === undefined ? loop.rehearsal : Effect.succeed(settings.probe)).pipe(
+      Effect.flatMap((probe) =>
+        Restore.prove(path, {
+          expected: settings.model,
+          probe,
+          logprobs:
+            settings.probe === undefined
+              ? undefined
+              : log.state().verified.find((record) => record.path === path)?.probe,
+          userMetadata: attempts.metadata(0)
+        })
       ),
       Effect.provideService(ServiceClient, service),
       Effect.provideService(RestClient, rest)
@@ -293,7 +473,28 @@ export const run = Effect.fnUntraced(function* (settings: Settings.Settings, dat
       yield* log.append({ _tag: "Completed", path: outcome.success, step: total, metrics: last })
       return yield* report(live.client.modelId, outcome.success, startedAt, false)
     }
-    if (outcome.failure._tag !== "AttemptFailed") return yield* outcome.failure
+    if (!(outcome.failure instanceof Attempt.AttemptFailed)) return yield* Effect.fail(outcome.failure)
     live = yield* recover(live, outcome.failure)
   }
 })
+
+/** Gives up what steps have gathered that no restore can come back to. */
+const unspool = (log: RunLog.RunLog, spool: Spool) =>
+  Effect.suspend(() => {
+    const state = log.state()
+    if (state.spooled.size === 0) return Effect.void
+    const oldest = Math.min(...RunState.candidates(state).map(({ step }) => step))
+    const gone = [...state.spooled].filter(([step]) => step < oldest)
+    return Effect.forEach(
+      gone,
+      ([step, names]) =>
+        Effect.forEach(Object.values(names), spool.drop, { discard: true }).pipe(
+          Effect.andThen(log.appendLazy({ _tag: "Unspooled", step }))
+        ),
+      { discard: true }
+    ).pipe(
+      Effect.catchTag("JournalError", (error) =>
+        Effect.logWarning(`Something gathered was not removed: ${error.message}`)
+      )
+    )
+  })

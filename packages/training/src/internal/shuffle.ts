@@ -6,7 +6,7 @@ import { createHash } from "node:crypto"
  * by rejection, so every order is equally likely. Fixed for ever: a resumed run must see the order of the process before it.
  */
 export const shuffled = (length: number, seed: number, epoch: number): Uint32Array => {
-  const next = generator(seed, epoch)
+  const next = generator(`tinkex/shuffle/1/${seed}/${epoch}`)
   const order = Uint32Array.from({ length }, (_, index) => index)
   for (let i = length - 1; i > 0; i--) {
     const j = below(next, i + 1)
@@ -17,8 +17,9 @@ export const shuffled = (length: number, seed: number, epoch: number): Uint32Arr
   return order
 }
 
-const generator = (seed: number, epoch: number): (() => number) => {
-  const bytes = createHash("sha256").update(`tinkex/shuffle/1/${seed}/${epoch}`).digest()
+/** Whole numbers of 32 bits, for ever the same for the same text. */
+export const generator = (text: string): (() => number) => {
+  const bytes = createHash("sha256").update(text).digest()
   let a = bytes.readUInt32LE(0)
   let b = bytes.readUInt32LE(4)
   let c = bytes.readUInt32LE(8)
@@ -38,7 +39,7 @@ const generator = (seed: number, epoch: number): (() => number) => {
 
 const rotated = (value: number, by: number): number => (value << by) | (value >>> (32 - by))
 
-const below = (next: () => number, bound: number): number => {
+export const below = (next: () => number, bound: number): number => {
   const limit = 2 ** 32 - (2 ** 32 % bound)
   let value = next()
   while (value >= limit) value = next()

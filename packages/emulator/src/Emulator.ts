@@ -12,7 +12,12 @@
  * - **EM4** a corrupted run is flagged before any client sees an operation of it fail, and stays so;
  * - **EM5** checkpoints, the table of runs and finished results in `directory` outlive the process, also one that is killed; a
  *   result that was not finished answers 410. Models and sessions do not: a request on a model that died with its process, or
- *   with its session, is answered "not loaded".
+ *   with its session, is answered "not loaded";
+ * - **EM6** a sample's log-probabilities are those of a forward pass over the same tokens, bit for bit, and the same seed on the
+ *   same weights draws the same tokens;
+ * - **EM7** whatever is sent is answered below 500, unless the plan says otherwise or an archive is being made, and disturbs
+ *   nothing that follows;
+ * - **EM8** what a user has is seen and used by nobody else, unless it is published or opened with a token of theirs.
  *
  * Not guaranteed: anything about the real service that is not public. Where its documentation is silent the choice made here
  * is the strict one (numbers are never skipped, a load is a model's first request).
@@ -73,7 +78,7 @@ export interface EmulatorOptions {
   readonly conflicts?: "refuse" | "original" | undefined
   /** A session without a heartbeat for this long is over, and its models are unloaded. Default 300 seconds. */
   readonly sessionTimeout?: Duration.Input | undefined
-  /** How long a poll waits for a result. Default 30 seconds; clients give up after 45. */
+  /** How long a poll waits for a result. Default 30 seconds; clients give up after 45, and wait longer and longer after that. */
   readonly longPoll?: Duration.Input | undefined
   /** How long a result can be fetched, again and again; 410 after that. Default 1 hour. */
   readonly resultRetention?: Duration.Input | undefined
@@ -128,7 +133,15 @@ const settingsOf = (options: EmulatorOptions): Effect.Effect<Settings, EmulatorE
     const seed = options.seed ?? 1
     if (!Number.isSafeInteger(seed)) return yield* Effect.fail(invalid("seed", `${seed} is no whole number.`))
     const millis = (duration: Duration.Input) => Duration.toMillis(Duration.fromInputUnsafe(duration))
-    const { apiKeys = "any" } = options
+    const { apiKeys = "any", metadataOnlyAbove = 1_048_576, samplingCapacity = Number.POSITIVE_INFINITY } = options
+    if (!(metadataOnlyAbove >= 0)) {
+      return yield* Effect.fail(invalid("metadataOnlyAbove", `${metadataOnlyAbove} is no number of bytes from 0.`))
+    }
+    if (!(samplingCapacity >= 1)) {
+      return yield* Effect.fail(
+        invalid("samplingCapacity", `${samplingCapacity} samples would never be drawn. Give 1 or more.`)
+      )
+    }
     const users =
       apiKeys === "any"
         ? apiKeys
@@ -146,8 +159,8 @@ const settingsOf = (options: EmulatorOptions): Effect.Effect<Settings, EmulatorE
       },
       compute: options.compute ?? "model",
       pendingReply: options.pendingReply ?? "try_again",
-      metadataOnlyAbove: options.metadataOnlyAbove ?? 1_048_576,
-      samplingCapacity: options.samplingCapacity ?? Number.POSITIVE_INFINITY,
+      metadataOnlyAbove,
+      samplingCapacity,
       buildMillis: millis(options.buildTime ?? 0),
       archiveReply: options.archiveReply ?? "redirect",
       conflicts: options.conflicts ?? "refuse",

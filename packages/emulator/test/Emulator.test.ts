@@ -262,6 +262,17 @@ describe("training", () => {
     }).pipe(Api.provided())
   )
 
+  it.effect("a compressed body that would grow beyond bounds is refused", () =>
+    Effect.gen(function* () {
+      const bytes = Zstd.compress(new Uint8Array(256 * 1024 * 1024 + 1))
+      assert.isBelow(bytes.length, 100_000)
+      const headers = { "content-encoding": "zstd" }
+      const answer = yield* Api.request("POST", "/api/v1/forward_backward", { bytes, headers })
+      assert.strictEqual(answer.status, 422)
+      assert.include(answer.body.detail, "more than 268435456 bytes")
+    }).pipe(Api.provided())
+  )
+
   it.effect("compute none answers with the right shapes and keeps the ledger", () =>
     Effect.gen(function* () {
       const { control } = yield* Emulator
@@ -619,6 +630,8 @@ describe("options", () => {
       assert.strictEqual(yield* problem({ port: 70_000 }), "port")
       assert.strictEqual(yield* problem({ seed: 0.5 }), "seed")
       assert.strictEqual(yield* problem({ models: { a: "b" } }), "models")
+      assert.strictEqual(yield* problem({ samplingCapacity: 0 }), "samplingCapacity")
+      assert.strictEqual(yield* problem({ metadataOnlyAbove: Number.NaN }), "metadataOnlyAbove")
       assert.strictEqual(yield* problem({ directory: "/dev/null/x" }), "StorageFailed")
     })
   )

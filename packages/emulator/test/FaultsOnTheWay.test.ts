@@ -267,6 +267,49 @@ describe("operations and models", () => {
   )
 })
 
+describe("EM3: a plan is replayable", () => {
+  it.effect("the same plan, drawn with the same seed, does the same to the same requests", () =>
+    Effect.gen(function* () {
+      const text =
+        "corrupt@2..9,soft-fail:forward_backward@1..4,nan:forward_backward@2..5,delay:optim_step@1..3=5s," +
+        "expire:optim_step@4..6,mangle:retrieve_future:garbage@2..9,burst:503:save_weights@1..2,truncate@1..4"
+      const story = Effect.fnUntraced(function* (seed: number) {
+        const faults = yield* FaultPlan.parse(text, seed)
+        return yield* Effect.gen(function* () {
+          const { control } = yield* Emulator
+          const model = yield* Api.newModel
+          const told: Array<string> = []
+          for (let seq = 1; seq < 30; seq += 3) {
+            const requests = [
+              Api.forwardBackward(model, seq, first),
+              Api.optimStep(model, seq + 1),
+              Api.saveWeights(model, seq + 2, `save-${seq}`)
+            ]
+            for (const request of requests) {
+              let submitted = yield* request
+              for (; submitted.status === 503; submitted = yield* request) told.push("503")
+              const polling = Api.raw("POST", "/api/v1/retrieve_future", {
+                bytes: new TextEncoder().encode(JSON.stringify({ request_id: submitted.body.request_id })),
+                headers: { "content-type": "application/json" }
+              })
+              const poll = yield* Effect.forkChild(polling)
+              yield* TestClock.adjust("10 seconds")
+              const { status, text } = yield* Fiber.join(poll)
+              told.push(`${status} ${text.replaceAll(/req-[^"]*|[0-9a-f]{8}-[^"/:]*/g, "id")}`)
+            }
+          }
+          const ledger = (yield* control.ledger(model)).map(({ digest, seqId }) => `${seqId} ${digest}`)
+          return [...(yield* names), ...told, ...ledger]
+        }).pipe(Api.provided({ faults }))
+      })
+      for (let seed = 1; seed <= 8; seed++) {
+        assert.deepStrictEqual(yield* story(seed), yield* story(seed), `seed ${seed}`)
+      }
+      assert.notDeepEqual(yield* story(1), yield* story(2))
+    })
+  )
+})
+
 describe("checkpoints", () => {
   const saved = Effect.gen(function* () {
     const session = yield* Api.createSession

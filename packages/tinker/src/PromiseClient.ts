@@ -182,10 +182,10 @@ export interface Client extends AsyncDisposable {
 }
 
 export interface ConnectOptions extends Partial<TinkerOptions> {
-  /** In place of fetch. The environment is then not read. */
-  readonly http?: Layer.Layer<HttpClient> | undefined
+  /** In place of fetch. The environment is then not read. What it fails with, `connect` rejects with. */
+  readonly http?: Layer.Layer<HttpClient, unknown> | undefined
   /** Where archives are written. Default: the disk, through `@effect/platform-node`. */
-  readonly files?: Layer.Layer<FileSystem.FileSystem | Path.Path> | undefined
+  readonly files?: Layer.Layer<FileSystem.FileSystem | Path.Path, unknown> | undefined
 }
 
 const isPlainObject = (value: unknown): value is Record<string, unknown> =>

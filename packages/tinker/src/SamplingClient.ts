@@ -30,8 +30,9 @@ import type { TrainingClient } from "./TrainingClient.ts"
 import type { ModelInput } from "./wire/Datum.ts"
 import type * as Wire from "./wire/SampleResponse.ts"
 import type { SamplingParams } from "./wire/SamplingParams.ts"
+import type { TensorData } from "./wire/Tensor.ts"
 
-export type { TokenLogprob, TopkLogprobs } from "./wire/SampleResponse.ts"
+export type { PromptAltTokens, TokenLogprob, TopkLogprobs } from "./wire/SampleResponse.ts"
 export type { SamplingParams } from "./wire/SamplingParams.ts"
 
 /** Names a sampler to another process of the same account, which then draws from it too; it holds no secret. */
@@ -91,6 +92,15 @@ export interface SampleOptions extends SamplingParams, CallOptions {
    * `promptLogprobs` and `topkPromptLogprobs`. Default: all. An answer of a service that does not know it is refused.
    */
   readonly promptLogprobsLastN?: number | undefined
+  /**
+   * Give the log-probabilities of these tokens in the places of the prompt: an int64 tensor with a row for each place but the first
+   * and as many columns as are wanted, -1 for none; it may be sparse. Services of 0.25 do not know it.
+   */
+  readonly targetPromptLogprobs?: TensorData | undefined
+  /** Draw so many tokens in each place of the prompt but the first, at `temperature`. Default 0: none. Not known to 0.25 either. */
+  readonly promptAltTokensK?: number | undefined
+  /** Let the service remember how stable each sample was, for losses that name samples by `sequenceId`. Default: its choice. */
+  readonly recordStabilityInfo?: boolean | undefined
 }
 
 /** How to draw from many prompts; a `deadline` is that of each. */

@@ -5,6 +5,7 @@ import type { QueueState } from "../src/ApiFuture.ts"
 import * as ModelInput from "../src/ModelInput.ts"
 import { SamplingHandle, type SampleOptions, type SamplingOptions } from "../src/SamplingClient.ts"
 import { ServiceClient } from "../src/ServiceClient.ts"
+import * as TensorData from "../src/TensorData.ts"
 import type { TinkerOptions } from "../src/Tinker.ts"
 import type { TinkerError } from "../src/TinkerError.ts"
 import * as SampleRequest from "../src/wire/SampleRequest.ts"
@@ -233,6 +234,13 @@ describe("SamplingClient.sample", () => {
     ["half a place", { topkSampleLogprobs: 0.5 }, "topkSampleLogprobs"],
     ["the end of nothing", { promptLogprobsLastN: 1 }, "promptLogprobsLastN"],
     ["an end as long as the prompt", { promptLogprobs: true, promptLogprobsLastN: 3 }, "promptLogprobsLastN"],
+    ["targets of another prompt", { targetPromptLogprobs: TensorData.int64([1], [1, 1]) }, "targetPromptLogprobs"],
+    [
+      "targets that are no tokens",
+      { targetPromptLogprobs: TensorData.float32([1, 2], [2, 1]) },
+      "targetPromptLogprobs"
+    ],
+    ["half an alternative", { promptAltTokensK: 0.5 }, "promptAltTokensK"],
     ["no token to draw", { maxTokens: 0 }, "maxTokens"],
     ["a negative temperature", { temperature: -1 }, "temperature"],
     ["topK 0", { topK: 0 }, "topK"],
@@ -447,6 +455,35 @@ describe("SamplingClient.sample", () => {
       // The healthy service of this test is of 0.25 and gives all of them.
       const reason = yield* reasonOf(sampler.sample(prompt, asked))
       assert.include(reason.message, "more than the last 1 logprobs")
+    }).pipe(over(fake))
+  })
+
+  it.effect("gives the logprobs of named tokens, and draws in the prompt's places, where the service can", () => {
+    const targetPromptLogprobs = TensorData.int64([5, -1, 6, 7], [2, 2])
+    const found = {
+      targetPromptLogprobs: TensorData.float32([-1, 0, -2, -3], [2, 2]),
+      promptAltTokens: { tokens: TensorData.int64([8, 9], [2, 1]), logprobs: TensorData.float32([-1, -2], [2, 1]) }
+    }
+    const answers = [
+      found,
+      { promptAltTokens: found.promptAltTokens },
+      { targetPromptLogprobs: found.targetPromptLogprobs }
+    ]
+    const fake = Fake.make((seen) => (isPoll(seen) ? Fake.sampled(1, answers[seen.nth]) : undefined))
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler()
+      const asked = { targetPromptLogprobs, promptAltTokensK: 1, recordStabilityInfo: true }
+      const sampled = yield* sampler.sample(prompt, asked)
+      assert.deepStrictEqual(Array.from(sampled.targetPromptLogprobs?.data ?? []), [-1, 0, -2, -3])
+      assert.deepStrictEqual(Array.from(sampled.promptAltTokens?.tokens.data ?? []), [8, 9])
+      assert.deepInclude(fake.of("asample")[0]?.json, {
+        target_prompt_logprobs: { data: [5, -1, 6, 7], dtype: "int64", shape: [2, 2] },
+        prompt_alt_tokens_k: 1,
+        record_stability_info: true
+      })
+      // A service that does not know them leaves them out.
+      assert.include((yield* reasonOf(sampler.sample(prompt, asked))).message, "logprobs of the targets")
+      assert.include((yield* reasonOf(sampler.sample(prompt, asked))).message, "drawn in the prompt's places")
     }).pipe(over(fake))
   })
 

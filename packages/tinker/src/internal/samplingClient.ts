@@ -54,7 +54,7 @@ const breach = (prompt: ModelInput, options: SampleOptions): Breach | undefined 
   if (numSamples !== undefined && !(PromptRules.isCount(numSamples) && numSamples > 0)) {
     return { field: "numSamples", problem: `is ${numSamples} and must be a whole number above 0` }
   }
-  for (const field of ["topkPromptLogprobs", "topkSampleLogprobs"] as const) {
+  for (const field of ["topkPromptLogprobs", "topkSampleLogprobs", "promptAltTokensK"] as const) {
     const value = options[field]
     if (value !== undefined && !PromptRules.isCount(value)) {
       return { field, problem: `is ${value} and must be a whole number, 0 or more` }
@@ -67,6 +67,17 @@ const breach = (prompt: ModelInput, options: SampleOptions): Breach | undefined 
     if (!(PromptRules.isCount(promptLogprobsLastN) && promptLogprobsLastN > 0 && promptLogprobsLastN <= most)) {
       const problem = `is ${promptLogprobsLastN} and must be a whole number from 1 to one less than the prompt has tokens`
       return { field, problem }
+    }
+  }
+  const { targetPromptLogprobs: targets } = options
+  const tokens = PromptRules.tokensOf(prompt)
+  if (targets !== undefined) {
+    const field = "targetPromptLogprobs"
+    const rows = targets.shape[0]
+    if (targets.dtype !== "int64") return { field, problem: `has the dtype ${targets.dtype} and must be int64` }
+    if (targets.shape.length !== 2 || (tokens !== undefined && rows !== tokens - 1)) {
+      const wanted = `[${tokens === undefined ? "places - 1" : tokens - 1}, K]`
+      return { field, problem: `has the shape [${targets.shape.join(", ")}] and must have ${wanted}` }
     }
   }
   return SamplingParams.problem(options) ?? PromptRules.breach(prompt)
@@ -286,6 +297,14 @@ export const make = Effect.fnUntraced(function* (options: {
     if (sequences.length !== numSamples) {
       return refuse(`it holds ${sequences.length} samples, and ${numSamples} were asked for`)
     }
+    const { targetPromptLogprobs: wanted } = given
+    const targets = response.targetPromptLogprobs
+    if (wanted !== undefined && targets?.shape.join() !== wanted.shape.join()) {
+      return refuse("it lacks the logprobs of the targets, or has them in another shape")
+    }
+    if (Number(given.promptAltTokensK) > 0 && response.promptAltTokens?.tokens.shape[1] !== given.promptAltTokensK) {
+      return refuse("it lacks the tokens that were to be drawn in the prompt's places")
+    }
     if (given.promptLogprobs !== true) return Effect.succeed(response)
     if (promptLogprobs === undefined) return refuse("it lacks the prompt's logprobs")
     const tokens = PromptRules.tokensOf(prompt) ?? promptLogprobs.length
@@ -320,7 +339,10 @@ export const make = Effect.fnUntraced(function* (options: {
         promptLogprobs: given.promptLogprobs ?? false,
         topkPromptLogprobs: given.topkPromptLogprobs ?? 0,
         topkSampleLogprobs: given.topkSampleLogprobs,
-        promptLogprobsLastN: given.promptLogprobsLastN
+        promptLogprobsLastN: given.promptLogprobsLastN,
+        targetPromptLogprobs: given.targetPromptLogprobs,
+        promptAltTokensK: given.promptAltTokensK,
+        recordStabilityInfo: given.recordStabilityInfo
       })
       return untilAnswered(body, SampleRequest.estimateBytes(prompt), limits, stubborn)
     })

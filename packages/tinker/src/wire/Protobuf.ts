@@ -110,6 +110,10 @@ const fromTensor = (tensor: Pb.Tensor, name: string): TensorData => {
   return checkShape({ ...dense, shape: shape.length === 0 ? [dense.data.length] : shape }, what)
 }
 
+/** A tensor message by itself, as a result of sampling holds it; throws for what is none. @internal */
+export const readTensor = (bytes: Uint8Array, name: string): TensorData =>
+  fromTensor(fromBinary(Pb.TensorSchema, bytes), name)
+
 const fromChunk = ({ chunk }: Pb.Chunk): Chunk => {
   switch (chunk.case) {
     case "encodedText":

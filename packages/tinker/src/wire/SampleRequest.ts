@@ -6,6 +6,8 @@ import * as Effect from "effect/Effect"
 import { Malformed } from "../internal/packed.ts"
 import type { Chunk, ModelInput } from "./Datum.ts"
 import * as SamplingParams from "./SamplingParams.ts"
+import type { TensorData } from "./Tensor.ts"
+import * as TensorJson from "./TensorJson.ts"
 import { WireError } from "./WireError.ts"
 
 export interface SampleRequest {
@@ -25,6 +27,12 @@ export interface SampleRequest {
   readonly topkSampleLogprobs?: number | undefined
   /** After 0.25: of the prompt only so many tokens from its end on. */
   readonly promptLogprobsLastN?: number | undefined
+  /** After 0.25: tokens whose log-probabilities are wanted, a row for each place of the prompt but the first; -1 for none. */
+  readonly targetPromptLogprobs?: TensorData | undefined
+  /** After 0.25: draws so many tokens in each place of the prompt but the first. */
+  readonly promptAltTokensK?: number | undefined
+  /** After 0.25: the service remembers how stable each sample was, for losses that ask for it. */
+  readonly recordStabilityInfo?: boolean | undefined
 }
 
 const numbersOf = (tokens: ArrayLike<number>): string =>
@@ -62,7 +70,11 @@ export const prepare = (request: Omit<SampleRequest, "seqId">): ((seqId: bigint 
     (samplingSessionId === undefined ? "" : `"sampling_session_id":${JSON.stringify(samplingSessionId)},`) +
     (baseModel === undefined ? "" : `"base_model":${JSON.stringify(baseModel)},`) +
     (modelPath === undefined ? "" : `"model_path":${JSON.stringify(modelPath)},`)
+  const { promptAltTokensK, recordStabilityInfo, targetPromptLogprobs: targets } = request
   const later =
+    (targets === undefined ? "" : `"target_prompt_logprobs":${TensorJson.toJson(targets)},`) +
+    (promptAltTokensK === undefined ? "" : `"prompt_alt_tokens_k":${promptAltTokensK},`) +
+    (recordStabilityInfo === undefined ? "" : `"record_stability_info":${recordStabilityInfo},`) +
     (request.topkSampleLogprobs === undefined ? "" : `"topk_sample_logprobs":${request.topkSampleLogprobs},`) +
     (request.promptLogprobsLastN === undefined ? "" : `"prompt_logprobs_last_n":${request.promptLogprobsLastN},`)
   const content =
@@ -186,6 +198,9 @@ export const decode = (bytes: Uint8Array): Effect.Effect<FullSampleRequest, Wire
       const numSamples = optional(body, "num_samples", isCount, "a whole number") ?? 1
       if (numSamples < 1) throw new Malformed("num_samples is 0")
       const topkSampleLogprobs = optional(body, "topk_sample_logprobs", isCount, "a whole number, 0 or more")
+      const targets = body["target_prompt_logprobs"] ?? undefined
+      const promptAltTokensK = optional(body, "prompt_alt_tokens_k", isCount, "a whole number, 0 or more")
+      const recordStabilityInfo = optional(body, "record_stability_info", isFlag, "true or false")
       const promptLogprobsLastN = optional(body, "prompt_logprobs_last_n", isCount, "a whole number, 0 or more")
       return {
         samplingSessionId: optional(body, "sampling_session_id", isText, "text"),
@@ -198,7 +213,12 @@ export const decode = (bytes: Uint8Array): Effect.Effect<FullSampleRequest, Wire
         promptLogprobs: optional(body, "prompt_logprobs", isFlag, "true or false") ?? false,
         topkPromptLogprobs: optional(body, "topk_prompt_logprobs", isCount, "a whole number, 0 or more") ?? 0,
         ...(topkSampleLogprobs === undefined ? {} : { topkSampleLogprobs }),
-        ...(promptLogprobsLastN === undefined ? {} : { promptLogprobsLastN })
+        ...(promptLogprobsLastN === undefined ? {} : { promptLogprobsLastN }),
+        ...(targets === undefined
+          ? {}
+          : { targetPromptLogprobs: TensorJson.fromJson(targets, "target_prompt_logprobs") }),
+        ...(promptAltTokensK === undefined ? {} : { promptAltTokensK }),
+        ...(recordStabilityInfo === undefined ? {} : { recordStabilityInfo })
       }
     },
     catch: (cause) =>

@@ -7,7 +7,9 @@
  */
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire"
 import * as Effect from "effect/Effect"
-import { f32Bytes, i32Bytes, Malformed, readF32, readI32 } from "../internal/packed.ts"
+import { f32Bytes, i32Bytes, i64Bytes, Malformed, readF32, readI32 } from "../internal/packed.ts"
+import { readTensor } from "./Protobuf.ts"
+import type { TensorData } from "./Tensor.ts"
 import { WireError } from "./WireError.ts"
 
 export interface SampledSequence {
@@ -34,6 +36,16 @@ export interface SampleResponse {
   readonly topkPromptLogprobs: TopkLogprobs | undefined
   /** Tokens of the prompt that the service had computed before; counted once, however many samples were drawn. */
   readonly promptCacheHitTokens: number
+  /** After 0.25: the log-probabilities that were asked for by name, in the shape and layout of the request. */
+  readonly targetPromptLogprobs?: TensorData | undefined
+  /** After 0.25: tokens drawn in each place of the prompt but the first, with their log-probabilities; a row for each place. */
+  readonly promptAltTokens?: PromptAltTokens | undefined
+}
+
+/** See `SampleResponse`. */
+export interface PromptAltTokens {
+  readonly tokens: TensorData
+  readonly logprobs: TensorData
 }
 
 const stopReasons = ["stop", "length"] as const
@@ -41,7 +53,7 @@ const stopReasons = ["stop", "length"] as const
 const masked: TokenLogprob = [0, -99_999]
 
 /** The highest number of a field that these messages have; those above it belong to later revisions and are skipped. */
-const known = 4
+const known = 6
 
 const fields = (
   bytes: Uint8Array,
@@ -123,6 +135,25 @@ const readTopk = (bytes: Uint8Array): TopkLogprobs | undefined => {
   })
 }
 
+const readAltTokens = (bytes: Uint8Array): PromptAltTokens => {
+  let tokens: TensorData | undefined
+  let logprobs: TensorData | undefined
+  fields(
+    bytes,
+    "a drawing of alternatives",
+    (field, value) => {
+      if (field === 1) tokens = readTensor(value, "alternative tokens")
+      else if (field === 2) logprobs = readTensor(value, "alternative logprobs")
+    },
+    () => {}
+  )
+  if (tokens === undefined || logprobs === undefined) throw new Malformed("alternatives lack tokens or logprobs")
+  if (tokens.shape.join() !== logprobs.shape.join()) {
+    throw new Malformed(`alternatives have the shapes [${tokens.shape.join(", ")}] and [${logprobs.shape.join(", ")}]`)
+  }
+  return { tokens, logprobs }
+}
+
 export const decode = (bytes: Uint8Array): Effect.Effect<SampleResponse, WireError> =>
   Effect.try({
     try: () => {
@@ -130,6 +161,8 @@ export const decode = (bytes: Uint8Array): Effect.Effect<SampleResponse, WireErr
       let promptLogprobs: SampleResponse["promptLogprobs"]
       let topkPromptLogprobs: SampleResponse["topkPromptLogprobs"]
       let promptCacheHitTokens = 0
+      let targetPromptLogprobs: TensorData | undefined
+      let promptAltTokens: PromptAltTokens | undefined
       fields(
         bytes,
         "it",
@@ -140,12 +173,21 @@ export const decode = (bytes: Uint8Array): Effect.Effect<SampleResponse, WireErr
             promptLogprobs =
               values.length === 0 ? undefined : Array.from(values, (one) => (Number.isNaN(one) ? undefined : one))
           } else if (field === 3) topkPromptLogprobs = readTopk(value)
+          else if (field === 5) targetPromptLogprobs = readTensor(value, "target logprobs")
+          else if (field === 6) promptAltTokens = readAltTokens(value)
         },
         (field, value) => {
           if (field === 4) promptCacheHitTokens = value | 0
         }
       )
-      return { sequences, promptLogprobs, topkPromptLogprobs, promptCacheHitTokens }
+      return {
+        sequences,
+        promptLogprobs,
+        topkPromptLogprobs,
+        promptCacheHitTokens,
+        ...(targetPromptLogprobs === undefined ? {} : { targetPromptLogprobs }),
+        ...(promptAltTokens === undefined ? {} : { promptAltTokens })
+      }
     },
     catch: (cause) =>
       new WireError({ what: "a sampling result", problem: cause instanceof Error ? cause.message : String(cause) })
@@ -178,11 +220,36 @@ const topkBytes = (rows: TopkLogprobs): Uint8Array => {
   return writeNumber(writer, 4, rows.length).finish()
 }
 
+const dtypes = { float32: 1, int64: 2 } as const
+
+const tensorBytes = (tensor: TensorData, what: string): Uint8Array => {
+  const { csr, data, dtype, shape } = tensor
+  const values = dtype === "float32" ? f32Bytes(data) : i64Bytes(data, what)
+  const writer = new BinaryWriter()
+  if (csr === undefined) writeBytes(writer, 1, values)
+  else {
+    const sparse = writeBytes(new BinaryWriter(), 1, values)
+    writeBytes(sparse, 2, i64Bytes(csr.crow, what))
+    writeBytes(writer, 2, writeBytes(sparse, 3, i64Bytes(csr.col, what)).finish())
+  }
+  writeNumber(writer, 3, dtypes[dtype]).tag(4, WireType.LengthDelimited).fork()
+  for (const size of shape) writer.int64(size)
+  return writer.join().finish()
+}
+
+const altTokenBytes = ({ logprobs, tokens }: PromptAltTokens): Uint8Array => {
+  const writer = writeBytes(new BinaryWriter(), 1, tensorBytes(tokens, "alternative tokens"))
+  return writeBytes(writer, 2, tensorBytes(logprobs, "alternative logprobs")).finish()
+}
+
 export const encode = (response: SampleResponse): Uint8Array => {
   const { promptCacheHitTokens, promptLogprobs: prompt, sequences, topkPromptLogprobs: topk } = response
   const writer = new BinaryWriter()
   for (const sequence of sequences) writeBytes(writer, 1, sequenceBytes(sequence))
   writeBytes(writer, 2, prompt && f32Bytes(prompt.map((value) => value ?? Number.NaN)))
   writeBytes(writer, 3, topk && topkBytes(topk))
-  return writeNumber(writer, 4, promptCacheHitTokens).finish()
+  writeNumber(writer, 4, promptCacheHitTokens)
+  const { promptAltTokens: alternatives, targetPromptLogprobs: targets } = response
+  writeBytes(writer, 5, targets && tensorBytes(targets, "target logprobs"))
+  return writeBytes(writer, 6, alternatives && altTokenBytes(alternatives)).finish()
 }

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as SampleRequest from "../../src/wire/SampleRequest.ts"
+import * as Tensor from "../../src/wire/Tensor.ts"
 
 const textOf = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
 const bytesOf = (value: unknown) => new TextEncoder().encode(typeof value === "string" ? value : JSON.stringify(value))
@@ -40,8 +41,21 @@ const AnyRequest = Schema.Struct({
   promptLogprobs: Schema.Boolean,
   topkPromptLogprobs: int(0, 100),
   topkSampleLogprobs: optional(int(0, 100)),
-  promptLogprobsLastN: optional(int(0, 100))
+  promptLogprobsLastN: optional(int(0, 100)),
+  targets: optional(Schema.Array(int(-1, 200_000))),
+  sparse: Schema.Boolean,
+  promptAltTokensK: optional(int(0, 100)),
+  recordStabilityInfo: optional(Schema.Boolean)
 })
+
+/** One row of targets, with as many columns, or with all of them in the last column of a wider one. */
+const targetsOf = ({ sparse, targets }: typeof AnyRequest.Type): Tensor.TensorData | undefined => {
+  if (targets === undefined) return undefined
+  const count = targets.length
+  return sparse
+    ? { ...Tensor.int64(targets, [1, 9]), csr: { crow: [0, count], col: targets.map(() => 8) } }
+    : Tensor.int64(targets, [1, count])
+}
 
 /** A seed that a number holds is read as one. */
 const narrow = (seed: bigint | undefined) =>
@@ -83,7 +97,13 @@ const toRequest = (any: typeof AnyRequest.Type) => ({
   },
   promptLogprobs: any.promptLogprobs,
   topkPromptLogprobs: any.topkPromptLogprobs,
-  ...withoutUndefined({ topkSampleLogprobs: any.topkSampleLogprobs, promptLogprobsLastN: any.promptLogprobsLastN })
+  ...withoutUndefined({
+    topkSampleLogprobs: any.topkSampleLogprobs,
+    promptLogprobsLastN: any.promptLogprobsLastN,
+    targetPromptLogprobs: targetsOf(any),
+    promptAltTokensK: any.promptAltTokensK,
+    recordStabilityInfo: any.recordStabilityInfo
+  })
 })
 
 describe("SampleRequest", () => {
@@ -185,7 +205,23 @@ describe("SampleRequest", () => {
         [{ ...good, sampling_params: { max_tokens: "4" } }, /max_tokens is no number/],
         [{ ...good, sampling_params: { stop: [1, "a"] } }, /stop/],
         [{ ...good, sampling_params: { top_p: 0 } }, /topP/],
-        [{ ...good, prompt_logprobs: "yes" }, /^prompt_logprobs/]
+        [{ ...good, prompt_logprobs: "yes" }, /^prompt_logprobs/],
+        [{ ...good, target_prompt_logprobs: 5 }, /^target_prompt_logprobs is no object/],
+        [{ ...good, target_prompt_logprobs: { data: [1], dtype: "int8" } }, /dtype "int8"/],
+        [{ ...good, target_prompt_logprobs: { data: [1], dtype: "int64", shape: [2, 2] } }, /1 values and the shape/],
+        [
+          {
+            ...good,
+            target_prompt_logprobs: {
+              data: [1],
+              dtype: "int64",
+              shape: [2, 2],
+              sparse_crow_indices: [0],
+              sparse_col_indices: [0]
+            }
+          },
+          /indices do not fit/
+        ]
       ]
       for (const [body, problem] of problems) assert.match(yield* problemOf(body), problem)
     })

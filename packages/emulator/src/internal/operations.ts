@@ -1,6 +1,5 @@
 /** What each operation does when its turn comes. */
 import * as CheckpointPath from "@tinkex/tinker/wire/CheckpointPath"
-import * as Protobuf from "@tinkex/tinker/wire/Protobuf"
 import * as Effect from "effect/Effect"
 import type { CheckpointStoreError } from "../CheckpointStore.ts"
 import type * as LanguageModel from "../LanguageModel.ts"
@@ -10,6 +9,7 @@ import * as Compute from "./compute.ts"
 import { type AdamParams, failed, type OperationFailed, type Pass, type Trainee } from "./compute.ts"
 import * as Digest from "./digest.ts"
 import type { Result } from "./futures.ts"
+import * as Outputs from "./outputs.ts"
 import { corrupted, type Model, notLoaded, type Work, type World } from "./world.ts"
 
 const body = (value: Readonly<Record<string, unknown>>): Result => ({ _tag: "Json", body: value })
@@ -66,50 +66,18 @@ export const pass =
         model.gradients.push(digests)
         model.datums += batch.data.length
       }
-      return passResult(
-        result.loss,
-        result.logprobs.map((values, i) => ({
+      return Outputs.pass({
+        lossFnOutputType: "TorchLossReturn",
+        lossFnOutputs: result.logprobs.map((values, i) => ({
           logprobs: {
-            dtype: "float32" as const,
+            dtype: "float32",
             data: Float32Array.from(values),
             shape: batch.data[i]?.lossFnInputs["target_tokens"]?.shape ?? [values.length]
           }
-        }))
-      )
+        })),
+        metrics: { "loss:sum": result.loss }
+      })
     })
-
-const passResult = (
-  loss: number,
-  lossFnOutputs: ReadonlyArray<{
-    readonly logprobs: {
-      readonly dtype: "float32"
-      readonly data: Float32Array
-      readonly shape: ReadonlyArray<number>
-    }
-  }>
-): Result => {
-  const output = { lossFnOutputType: "TorchLossReturn", lossFnOutputs, metrics: { "loss:sum": loss } }
-  return {
-    _tag: "Output",
-    protobuf: () => Protobuf.encodeForwardBackwardOutput(output),
-    json: () => ({
-      loss_fn_output_type: output.lossFnOutputType,
-      loss_fn_outputs: lossFnOutputs.map(({ logprobs }) => ({
-        logprobs: { ...logprobs, data: Array.from(logprobs.data, (x) => (Number.isFinite(x) ? x : null)) }
-      })),
-      metrics: output.metrics
-    }),
-    spoiled: (factor) =>
-      factor === undefined
-        ? passResult(
-            Number.NaN,
-            lossFnOutputs.map(({ logprobs }) => ({
-              logprobs: { ...logprobs, data: logprobs.data.map(() => Number.NaN) }
-            }))
-          )
-        : passResult(loss * factor, lossFnOutputs)
-  }
-}
 
 export const optimStep =
   (world: World, adam: AdamParams): Work =>

@@ -13,6 +13,7 @@ import type * as Scope from "effect/Scope"
 import { EmulatorError, StorageFailed } from "../EmulatorError.ts"
 import { Operation } from "./fault.ts"
 import type { Finished, Result } from "./futures.ts"
+import * as Outputs from "./outputs.ts"
 
 const Category = Schema.Literals(["user", "server", "unknown"])
 
@@ -30,23 +31,18 @@ const Line = Schema.Struct({
   result: Schema.Union([
     Schema.TaggedStruct("Json", { body: Schema.Record(Schema.String, Schema.Json) }),
     Schema.TaggedStruct("Failed", { error: Schema.String, category: Category }),
-    Schema.TaggedStruct("Output", { json: Schema.Json, protobuf: Schema.String })
+    Schema.TaggedStruct("Output", { protobuf: Schema.String })
   ])
 })
 
 const decodeLine = Schema.decodeUnknownSync(Schema.fromJsonString(Line))
 
 const written = (result: Result) =>
-  result._tag === "Output"
-    ? { _tag: "Output", json: result.json(), protobuf: Buffer.from(result.protobuf()).toString("base64") }
-    : result
+  result._tag === "Output" ? { _tag: "Output", protobuf: Buffer.from(result.protobuf()).toString("base64") } : result
 
 const read = ({ result, ...line }: typeof Line.Type): Finished => ({
   ...line,
-  result:
-    result._tag === "Output"
-      ? { _tag: "Output", json: () => result.json, protobuf: () => Buffer.from(result.protobuf, "base64") }
-      : result
+  result: result._tag === "Output" ? Outputs.stored(line.operation, Buffer.from(result.protobuf, "base64")) : result
 })
 
 const encode = ({ id, operation, place, result, settledAt }: Finished): string =>

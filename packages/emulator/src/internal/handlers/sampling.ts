@@ -1,14 +1,13 @@
 /** Sampling sessions and samples. */
 import * as SampleRequest from "@tinkex/tinker/wire/SampleRequest"
-import * as SampleResponse from "@tinkex/tinker/wire/SampleResponse"
 import * as SamplingWire from "@tinkex/tinker/wire/SamplingSession"
 import * as Effect from "effect/Effect"
 import * as LanguageModel from "../../LanguageModel.ts"
 import * as Sampler from "../../Sampler.ts"
 import type { OperationFailed } from "../compute.ts"
 import * as Digest from "../digest.ts"
-import type { Result } from "../futures.ts"
 import * as Operations from "../operations.ts"
+import * as Outputs from "../outputs.ts"
 import { ok, refused, type Refused } from "../reply.ts"
 import { type SamplingSession, submitted, type World } from "../world.ts"
 import { jsonBody } from "./body.ts"
@@ -111,31 +110,6 @@ const optionsOf = (body: Sample, prompt: ReadonlyArray<number>, drawn: string): 
   }
 }
 
-/** What a float32 holds; JSON has no other numbers than finite ones. */
-const asJson = (value: number | undefined): number | null =>
-  value === undefined || !Number.isFinite(value) ? null : Math.fround(value)
-
-const topAsJson = (row: Sampler.TopTokens) => row.map(([token, logprob]) => [token, asJson(logprob)])
-
-const output = (sampled: Sampler.Sampled): Result => {
-  return {
-    _tag: "Output",
-    protobuf: () => SampleResponse.encode({ ...sampled, promptCacheHitTokens: 0 }),
-    json: () => ({
-      type: "sample",
-      sequences: sampled.sequences.map(({ logprobs, stopReason, tokens, topkLogprobs }) => ({
-        stop_reason: stopReason,
-        tokens,
-        logprobs: logprobs.map(asJson),
-        ...(topkLogprobs === undefined ? {} : { topk_logprobs: topkLogprobs.map(topAsJson) })
-      })),
-      prompt_logprobs: sampled.promptLogprobs?.map(asJson) ?? null,
-      topk_prompt_logprobs:
-        sampled.topkPromptLogprobs?.map((row) => (row === undefined ? null : topAsJson(row))) ?? null
-    })
-  }
-}
-
 /** Where nothing is computed: as many tokens as were asked for, at most 16, all zero. */
 const idleSample = (options: Sampler.SampleOptions): Sampler.Sampled => {
   const tokens = Array.from({ length: Math.min(options.maxTokens ?? 16, 16) }, () => 0)
@@ -215,7 +189,7 @@ export const asample: Handler = (world, request) =>
           const tokens = sampled.sequences.reduce((sum, sequence) => sum + sequence.tokens.length, 0)
           world.charge(consumer, { type: "sampling_prefill", cached: false, token_count: prompt.length })
           world.charge(consumer, { type: "sampling_sample", token_count: tokens })
-          return output(sampled)
+          return Outputs.sample({ ...sampled, promptCacheHitTokens: 0 })
         })
       }
     })

@@ -165,6 +165,47 @@ describe("tinkex emulator with switches", () => {
   )
 })
 
+describe("tinkex emulator with a directory", () => {
+  it(
+    "still has runs and finished results after it was killed, and nothing that was not finished",
+    { timeout: 60_000 },
+    async () => {
+      const folder = temporaryFolder()
+      const open = async () => {
+        const emulator = start(["emulator", "--directory", folder, "--long-poll", "10 seconds"])
+        await until("the address", () => emulator.stdout().includes("\n"))
+        const url = `${emulator.stdout().trim()}/api/v1`
+        const post = async (path: string, body: unknown) => {
+          const headers = { "x-api-key": "tml-x", "content-type": "application/json" }
+          const answer = await fetch(`${url}/${path}`, { method: "POST", headers, body: JSON.stringify(body) })
+          return { status: answer.status, body: (await answer.json()) as Record<string, unknown> } // JSON objects, by the contract
+        }
+        return { emulator, post }
+      }
+      const first = await open()
+      const { session_id } = (await first.post("create_session", { tags: [], sdk_version: "x" })).body
+      const model = { session_id, model_seq_id: 0, base_model: "tiny/byte-lm-16", lora_config: { rank: 4 } }
+      const created = (await first.post("create_model", model)).body
+      const result = await first.post("retrieve_future", { request_id: created["request_id"] })
+      assert.strictEqual(result.body["type"], "create_model")
+      const step = { model_id: result.body["model_id"], seq_id: 2, adam_params: {} }
+      const pending = (await first.post("optim_step", step)).body
+      first.emulator.kill("SIGKILL")
+      await first.emulator.ended
+
+      const second = await open()
+      const again = await second.post("retrieve_future", { request_id: created["request_id"] })
+      assert.deepStrictEqual(again, result)
+      assert.strictEqual((await second.post("retrieve_future", { request_id: pending["request_id"] })).status, 410)
+      const other = await second.post("optim_step", { ...step, seq_id: 1 })
+      assert.strictEqual(other.status, 400)
+      assert.include(String(other.body["detail"]), "not loaded")
+      second.emulator.kill("SIGTERM")
+      await second.emulator.ended
+    }
+  )
+})
+
 describe("tinkex demo", () => {
   it("holds, reads its claims from the server, and leaves nothing behind", { timeout: 120_000 }, async () => {
     const folder = temporaryFolder()

@@ -1,8 +1,11 @@
-import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema } from "effect"
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import { Context, Effect, Schema } from "effect"
+import type { ApiFuture } from "../src/ApiFuture.ts"
 import * as CustomLoss from "../src/CustomLoss.ts"
 import { ServiceClient } from "../src/ServiceClient.ts"
 import * as Tensor from "../src/TensorData.ts"
+import type { TinkerError } from "../src/TinkerError.ts"
+import type { CustomOutput, TrainingClient } from "../src/TrainingClient.ts"
 import type { Datum } from "../src/wire/Datum.ts"
 import * as Protobuf from "../src/wire/Protobuf.ts"
 import * as Vector from "../src/Vector.ts"
@@ -98,6 +101,21 @@ describe("forwardBackwardCustom", () => {
       assert.strictEqual(fake.of("forward_backward").length, 1)
       yield* (yield* client.optimStep({ learningRate: 1 })).result
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
+  it("fails as the loss fails and needs what it needs, and nothing else", () => {
+    class Judge extends Context.Service<Judge, { readonly score: Effect.Effect<number, "unfair"> }>()("test/Judge") {}
+    const check = (client: TrainingClient) => {
+      const plain = client.forwardBackwardCustom([], () => ({ loss: 0, gradients: [] }))
+      expectTypeOf(plain).toEqualTypeOf<Effect.Effect<ApiFuture<CustomOutput>, TinkerError>>()
+      const judged = client.forwardBackwardCustom([], () =>
+        Effect.flatMap(Judge, ({ score }) => Effect.map(score, (loss) => ({ loss, gradients: [] })))
+      )
+      expectTypeOf(judged).toEqualTypeOf<Effect.Effect<ApiFuture<CustomOutput>, TinkerError | "unfair", Judge>>()
+      // @ts-expect-error a loss without a gradient
+      void client.forwardBackwardCustom([], () => ({ loss: 0 }))
+    }
+    assert.isFunction(check)
   })
 
   it.effect.each<[string, Datum, string]>([

@@ -1,4 +1,9 @@
-/** How one call may differ from the settings of its client. Every call takes them last, and all of them may be left out. */
+/**
+ * How one call may differ from the settings of its client. Every call takes them last, and all of them may be left out.
+ *
+ * A call that is given up may have been carried out. An operation of a training client that is given up before it was accepted ends
+ * that client, so that no step is skipped: give such operations less time only where that is better than waiting.
+ */
 import type * as Duration from "effect/Duration"
 
 export interface CallOptions {

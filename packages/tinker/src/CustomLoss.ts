@@ -5,15 +5,7 @@
  * respect to the log-probabilities, in the same order; the service carries that gradient on into the weights. There are three ways
  * to one: `differentiate` works the gradient out by itself, `perToken` asks for a slope at each token, and a plain function gives
  * the gradient as it likes. `weighted` adds losses up, and `gradientError` holds a hand-made gradient against the loss itself.
- *
- * ```ts
- * // Direct preference optimisation over pairs: a chosen answer and a rejected one, each with its reference log-probability.
- * const dpo = CustomLoss.differentiate((batch) => {
- *   const margins = pairs(batch).map(([chosen, rejected], i) => chosen.logprobs.sum().sub(rejected.logprobs.sum()).sub(reference[i]))
- *   return { loss: Vector.total(margins.map((margin) => margin.mul(beta).logSigmoid().neg())) }
- * })
- * const pass = yield* client.forwardBackwardCustom(data, dpo)
- * ```
+ * `examples/05-preference-loss.ts` is direct preference optimisation from start to end.
  */
 import * as Effect from "effect/Effect"
 import type { Datum } from "./wire/Datum.ts"

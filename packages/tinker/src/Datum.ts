@@ -4,13 +4,6 @@
  * Position i of the input predicts `target_tokens[i]`: inputs are a text's tokens without the last one, targets the same without
  * the first. `make` takes plain lists where their type is known by their name: `target_tokens` are int64; `weights`,
  * `advantages`, `logprobs`, `clip_low_threshold` and `clip_high_threshold` are float32. Anything else is given as `TensorData`.
- *
- * ```ts
- * const datum = yield* Datum.make({
- *   tokens: [101, 7, 8],
- *   lossFnInputs: { target_tokens: [7, 8, 102], weights: [0, 1, 1] }
- * })
- * ```
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"

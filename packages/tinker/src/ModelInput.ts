@@ -1,11 +1,4 @@
-/**
- * What goes into a model: chunks of text, images or audio, in order. Inputs are values; nothing here changes one in place.
- *
- * ```ts
- * const input = ModelInput.append(ModelInput.fromTokens([1, 2]), { type: "image", data, format: "png", expectedTokens: 64 })
- * const length = ModelInput.length(input) // 66
- * ```
- */
+/** What goes into a model: chunks of text, images or audio, in order. Inputs are values; nothing here changes one in place. */
 import * as Result from "effect/Result"
 import { InvalidInput, TinkerError } from "./TinkerError.ts"
 import { type Chunk, chunkLength, type ModelInput } from "./wire/Datum.ts"

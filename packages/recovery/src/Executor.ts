@@ -56,6 +56,8 @@ export interface Incident {
   readonly source: RecoveryEvent.Source
   /** When the run was last seen well, in milliseconds of the monotonic clock. */
   readonly lastSeenWell: Option.Option<number>
+  /** Up to when it is known to have been well by the service's clock, in milliseconds since 1970. */
+  readonly wellUntil?: number | undefined
 }
 
 /** What a try reports while it goes on. */

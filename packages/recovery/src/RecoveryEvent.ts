@@ -54,9 +54,10 @@ const common = {
 }
 
 /**
- * Who noticed: the sweep, the client of a watched run, the trainer's own loop, or a person who asked for the recovery.
+ * Who noticed: the sweep, the client of a watched run, the trainer's own loop, a person who asked for the recovery, or the
+ * journal, in which somebody else's unfinished recovery was found.
  */
-export const Source = Schema.Literals(["sweep", "client", "loop", "manual"])
+export const Source = Schema.Literals(["sweep", "client", "loop", "manual", "journal"])
 export type Source = typeof Source.Type
 
 /** The causes of an attempt's end, and `requested` for a recovery that somebody asked for. */

@@ -9,6 +9,9 @@ import type { RecoveryError } from "./RecoveryError.ts"
 /** Tells the step of a checkpoint, where its owner can: the wire knows none. */
 export type StepOf = (checkpoint: Checkpoint) => Option.Option<number>
 
+/** Tells what was measured at a checkpoint, where its owner can: `RecoveryPolicy.best` goes by it. */
+export type MetricsOf = (checkpoint: Checkpoint) => Readonly<Record<string, number>> | undefined
+
 /** A run that was brought back. */
 export interface Recovered {
   readonly previous: { readonly runId: string; readonly client: Option.Option<TrainingClient> }
@@ -27,10 +30,18 @@ export interface Recovered {
 /** A run to look after. */
 export interface WatchOptions {
   readonly runId: string
+  /**
+   * What the run is called in the program's `Journal`, if there is one: by the same name, other processes that watch it leave a
+   * recovery to one of them, and a process that died in the middle of one goes on with it. Default: `watched-` and `runId`,
+   * which only does while everybody names the run by the same attempt.
+   */
+  readonly name?: string | undefined
   /** With its client a failure is noticed at the request that meets it, and the client is fenced before the restore. */
   readonly client?: TrainingClient | undefined
   /** Tells the step of a checkpoint. Without it the newest by time is taken. */
   readonly stepOf?: StepOf | undefined
+  /** Tells what was measured at a checkpoint, for the strategies that go by it. */
+  readonly metricsOf?: MetricsOf | undefined
   /** Replaces the policy's strategy for this run. */
   readonly strategy?: CheckpointSelector.Strategy | undefined
   /** Handed the new client. May take as long as the policy's `callbackLimit`. */

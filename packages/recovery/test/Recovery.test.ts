@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Option, Scope, Stream } from "effect"
+import { DateTime, Deferred, Effect, Exit, Fiber, Option, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { Recovery, type RecoveryEvent, type RecoveryPolicy, type Recovered } from "@tinkex/recovery"
+import { Recovery, type RecoveryError, type RecoveryEvent, RecoveryPolicy, type Recovered } from "@tinkex/recovery"
 import type { Checkpoint } from "@tinkex/tinker"
 import { BillingPaused, Forbidden, RequestFailed, RunLost } from "@tinkex/tinker/TinkerError"
 import { Duration } from "effect"
@@ -618,7 +618,7 @@ describe("plan", () => {
         )
         assert.match(plan.rejected[0]?.reason ?? "", /sampler/)
         assert.isTrue(Option.isNone((yield* recovery.plan("run-1", { stepOf })).replay))
-        assert.isTrue(fake.requests.every((request) => request === "list run-1"))
+        assert.isTrue(fake.requests.every((request) => /^(get|list|weightsInfo) /.test(request)))
         const dying = yield* Effect.flip(
           recovery.plan("run-1", {
             stepOf: () => {
@@ -629,5 +629,291 @@ describe("plan", () => {
         assert.strictEqual(dying.reason._tag, "Died")
       })
     )
+  )
+
+  it.effect("takes the best by a metric that the owner knows, or what a function of the owner picks", () =>
+    scenario({}, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        fake.addRun("run-1", [10, 20, 30])
+        const loss: Record<string, number> = { "weights/step-10": 0.7, "weights/step-20": 0.3, "weights/step-30": 0.5 }
+        const metricsOf = ({ checkpointId }: Checkpoint.Checkpoint) => ({ loss: loss[checkpointId] ?? Number.NaN })
+        const names = ({ chosen, fallbacks }: Effect.Success<ReturnType<typeof recovery.plan>>) =>
+          [...Option.toArray(chosen), ...fallbacks].map(({ name }) => name)
+        const best = yield* recovery.plan("run-1", { metricsOf, strategy: RecoveryPolicy.best("loss", "min") })
+        assert.deepStrictEqual(names(best), ["step-20", "step-30", "step-10"])
+        const oldest = RecoveryPolicy.custom("oldest", (usable) => usable.toReversed().slice(0, 1))
+        const custom = yield* recovery.plan("run-1", { stepOf, strategy: oldest })
+        assert.deepStrictEqual(names(custom), ["step-10"])
+        assert.deepStrictEqual(
+          custom.rejected.map(({ candidate, reason }) => [candidate.name, reason]),
+          [
+            ["step-20", "left out by oldest"],
+            ["step-30", "left out by oldest"]
+          ]
+        )
+        const recovered = yield* recovery.recoverRun("run-1", { stepOf, strategy: oldest })
+        assert.deepStrictEqual(recovered.step, Option.some(10))
+      })
+    )
+  )
+
+  it.effect("rejects a checkpoint of another shape before anything is made, and says why", () =>
+    scenario({}, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        fake.addRun("run-1", [10, 20, 30])
+        fake.ranks.set("tinker://run-1/weights/step-30", 16)
+        fake.ranks.set("tinker://run-1/weights/step-20", "unknown")
+        const plan = yield* recovery.plan("run-1", { stepOf })
+        assert.strictEqual(Option.getOrThrow(plan.chosen).name, "step-10")
+        assert.deepStrictEqual(
+          plan.rejected.map(({ reason }) => reason),
+          ["the service does not know it", "it has rank 16, the run 8"]
+        )
+        assert.notInclude(fake.requests, "create")
+      })
+    )
+  )
+
+  it.effect("F53: tries last what was saved after the run was last seen well", () =>
+    scenario({ enabled: true }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        const run = fake.addRun("run-1", [10, 20, 40])
+        const got = yield* Deferred.make<Recovered>()
+        // the service's clock is ten years ahead of ours: only its own times are compared with each other
+        const ahead = Duration.toMillis("3650 days")
+        for (const [i, one] of run.checkpoints.entries()) {
+          const time = DateTime.makeUnsafe(ahead + [10_000, 20_000, 40_000][i]!)
+          run.checkpoints[i] = { ...one, time }
+        }
+        run.lastRequest = ahead + 25_000
+        yield* recovery.watch({ runId: "run-1", stepOf, onRecovered: (found) => Deferred.succeed(got, found) })
+        yield* TestClock.adjust("1 second")
+        run.lastRequest = ahead + 50_000
+        fake.poison("run-1")
+        yield* TestClock.adjust("30 seconds")
+        assert.deepStrictEqual((yield* Deferred.await(got)).step, Option.some(20))
+      })
+    )
+  )
+})
+
+describe("a run that recovery cannot help", () => {
+  it.effect("ends typed after three attempts that saved nothing new, and goes on as long as they do", () =>
+    scenario({ enabled: true }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        fake.addRun("run-1", [10])
+        const failures: Array<string> = []
+        yield* recovery.watch({
+          runId: "run-1",
+          stepOf,
+          onFailure: ({ error }) => Effect.sync(() => failures.push(error.reason._tag))
+        })
+        fake.poison("run-1")
+        yield* TestClock.adjust("31 seconds")
+        for (let i = 1; i <= 5; i++) {
+          const run = fake.runs.get(`new-${i}`)
+          run?.checkpoints.push(fake.checkpoint(`new-${i}`, 10 + i))
+          fake.poison(`new-${i}`)
+          yield* TestClock.adjust("31 seconds")
+        }
+        assert.deepStrictEqual(failures, [])
+        assert.strictEqual(fake.made, 6)
+        for (let i = 6; i <= 9; i++) {
+          fake.poison(`new-${i}`)
+          yield* TestClock.adjust("31 seconds")
+        }
+        assert.deepStrictEqual(failures, ["NoProgress"])
+        assert.strictEqual(fake.made, 8, "the last one that made progress, and two that did not")
+      })
+    )
+  )
+
+  it.effect("is recovered by one cause only so often within the window", () =>
+    scenario({ enabled: true, maxRecoveries: 2, recoveryWindow: "10 minutes" }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        fake.addRun("run-1", [1])
+        const failures: Array<RecoveryError> = []
+        yield* recovery.watch({
+          runId: "run-1",
+          stepOf,
+          onFailure: ({ error }) => Effect.sync(() => failures.push(error))
+        })
+        const fail = (id: string, n: number) => {
+          fake.runs.get(id)?.checkpoints.push(fake.checkpoint(id, n))
+          fake.poison(id)
+          return TestClock.adjust("31 seconds")
+        }
+        yield* fail("run-1", 2)
+        yield* fail("new-1", 3)
+        yield* TestClock.adjust("10 minutes")
+        yield* fail("new-2", 4)
+        yield* fail("new-3", 5)
+        assert.deepStrictEqual(failures, [])
+        yield* fail("new-4", 6)
+        assert.deepStrictEqual(
+          failures.map(({ reason }) => reason._tag),
+          ["BudgetSpent"]
+        )
+        assert.include(failures[0]?.message ?? "", "2 times in 10m")
+      })
+    )
+  )
+
+  it.effect("with its ten newest checkpoints bad goes on from the eleventh; each bad one is tried once", () =>
+    scenario({ enabled: true }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        fake.addRun(
+          "run-1",
+          Array.from({ length: 15 }, (_, i) => i + 1)
+        )
+        fake.onLoad = (path) => (Number(path.split("-").at(-1)) > 5 ? Effect.fail(broken(path)) : Effect.void)
+        const recovered = yield* recovery.recoverRun("run-1", { stepOf })
+        assert.deepStrictEqual(recovered.step, Option.some(5))
+        assert.strictEqual(recovered.quarantined.length, 10)
+        const again = yield* recovery.recoverRun("run-1", { stepOf })
+        assert.deepStrictEqual(again.step, Option.some(5))
+        const loads = fake.requests.filter((request) => request.startsWith("load "))
+        assert.strictEqual(loads.length, 10 + 2)
+      })
+    )
+  )
+
+  it.effect("with all of them bad ends with the list, each tried once, and keeps no model", () =>
+    scenario({ enabled: true }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        fake.addRun(
+          "run-1",
+          Array.from({ length: 12 }, (_, i) => i + 1)
+        )
+        fake.onLoad = (path) => Effect.fail(broken(path))
+        const error = yield* Effect.flip(recovery.recoverRun("run-1", { stepOf }))
+        assert.isTrue(error.reason._tag === "NoCheckpoint" && error.reason.rejected.length === 12)
+        assert.strictEqual(fake.requests.filter((request) => request.startsWith("load ")).length, 12)
+        assert.strictEqual(fake.requests.filter((request) => request.startsWith("unload new-")).length, 12)
+        assert.isFalse(error.isRetryable)
+      })
+    )
+  )
+
+  it.effect("flagged at its first steps after a restore falls back to the checkpoint before, once", () =>
+    scenario({ enabled: true }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        fake.addRun("run-1", [10, 20])
+        const steps: Array<number | null> = []
+        yield* recovery.watch({
+          runId: "run-1",
+          client: fake.client("run-1"),
+          stepOf,
+          onRecovered: ({ step }) => Effect.sync(() => steps.push(Option.getOrNull(step)))
+        })
+        fake.poison("run-1")
+        yield* TestClock.adjust("31 seconds")
+        fake.sent.set("new-1", 2)
+        fake.poison("new-1")
+        yield* TestClock.adjust("31 seconds")
+        // this one trains for long: what it began from is not to blame
+        fake.sent.set("new-2", 500)
+        fake.poison("new-2")
+        yield* TestClock.adjust("31 seconds")
+        assert.deepStrictEqual(steps, [20, 10, 10])
+      })
+    )
+  )
+})
+
+describe("a service that is away", () => {
+  it.effect("costs no try: the recovery waits until it answers", () =>
+    scenario({ enabled: true, pollInterval: "30 seconds" }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        const { seen, tags } = yield* record
+        fake.addRun("run-1", [10])
+        const client = fake.client("run-1")
+        yield* recovery.watch({ runId: "run-1", client, stepOf })
+        yield* TestClock.adjust("1 second")
+        const down = () => Effect.fail(unavailable)
+        fake.onRead = down
+        fake.onList = down
+        yield* fake.breakClient("run-1", fail(new RunLost({ runId: "run-1", detail: "gone" })))
+        yield* TestClock.adjust("6 hours")
+        assert.notInclude(tags(), "exhausted")
+        assert.strictEqual(seen.filter((event) => event._tag === "paused").length, 1)
+        const health = yield* recovery.health
+        assert.deepInclude(health, { live: true, ready: false, degraded: true, recovering: 1 })
+        assert.match(health.reasons.join(), /has not answered for/)
+        fake.onRead = () => Effect.void
+        fake.onList = () => Effect.void
+        yield* TestClock.adjust("2 minutes")
+        assert.strictEqual(tags().filter((tag) => tag === "completed").length, 1)
+        assert.isTrue(seen.every((event) => event.try <= 1))
+        assert.deepInclude(yield* recovery.health, { live: true, ready: true, degraded: false, reasons: [] })
+      })
+    )
+  )
+
+  it.effect("a pause of six hours is one alert and no restart", () =>
+    scenario({ enabled: true }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        const { seen } = yield* record
+        const run = fake.addRun("run-1", [10])
+        run.lastRequest = 1
+        yield* recovery.watch({ runId: "run-1", client: fake.client("run-1"), stepOf })
+        yield* settle
+        yield* fake.holdBack("run-1", "paused_capacity")
+        yield* TestClock.adjust("6 hours")
+        assert.deepStrictEqual(
+          seen.map((event) => event._tag),
+          ["backpressure"]
+        )
+        assert.notInclude(fake.requests, "create")
+      })
+    )
+  )
+})
+
+describe("shutdown", () => {
+  it.effect(
+    "lets recoveries end, saves what is watched, says what it could not do, and takes no longer than it may",
+    () =>
+      scenario({ enabled: true }, (fake) =>
+        Effect.gen(function* () {
+          const recovery = yield* Recovery
+          for (const id of ["quick", "slow", "well", "stuck", "bad"]) {
+            fake.addRun(id, [10])
+            yield* recovery.watch({ runId: id, client: fake.client(id), stepOf })
+          }
+          yield* settle
+          fake.onLoad = (path) => (path.includes("slow") ? Effect.never : Effect.sleep("5 seconds"))
+          for (const id of ["quick", "slow"]) {
+            yield* fake.breakClient(id, fail(new RunLost({ runId: id, detail: "gone" })))
+          }
+          yield* settle
+          const fiber = yield* Effect.forkChild(
+            recovery.shutdown({
+              limit: "1 minute",
+              save: ({ runId }) =>
+                runId === "stuck" ? Effect.never : runId === "bad" ? Effect.fail(unavailable) : Effect.sleep("1 second")
+            })
+          )
+          yield* TestClock.adjust("10 seconds")
+          const refused = yield* Effect.flip(recovery.recoverRun("well", { stepOf }))
+          assert.strictEqual(refused.reason._tag, "Cancelled")
+          assert.isFalse((yield* recovery.health).ready)
+          yield* TestClock.adjust("50 seconds")
+          const report = yield* Fiber.join(fiber)
+          assert.deepStrictEqual(report.cancelled, ["slow"])
+          assert.includeMembers([...report.saved], ["new-1"])
+          assert.deepStrictEqual(report.notSaved.map(({ runId }) => runId).toSorted(), ["bad", "stuck"])
+        })
+      )
   )
 })

@@ -41,8 +41,13 @@ export class FakeTinker {
   mostBusy = 0
   made = 0
 
-  addRun(id: string, steps: ReadonlyArray<number> = []) {
-    const checkpoints = steps.map((step): Checkpoint.Checkpoint => ({
+  /** Ranks other than 8, by path; `unknown` is a checkpoint that only its list knows. */
+  readonly ranks = new Map<string, number | "unknown">()
+  /** Operations that the owners of the clients have sent. */
+  readonly sent = new Map<string, number>()
+
+  checkpoint(id: string, step: number): Checkpoint.Checkpoint {
+    return {
       checkpointId: `weights/step-${step}`,
       checkpointType: "training",
       time: DateTime.makeUnsafe(step * 1000),
@@ -50,7 +55,11 @@ export class FakeTinker {
       sizeBytes: Option.some(1000),
       public: false,
       expiresAt: Option.none()
-    }))
+    }
+  }
+
+  addRun(id: string, steps: ReadonlyArray<number> = []) {
+    const checkpoints = steps.map((step) => this.checkpoint(id, step))
     const run: Run = { corrupted: false, lastRequest: 0, checkpoints, metadata: {} }
     this.runs.set(id, run)
     return run
@@ -95,7 +104,7 @@ export class FakeTinker {
     const client: TrainingClient.TrainingClient = {
       modelId,
       sessionId: "session",
-      nextSeq: Effect.succeed(2),
+      nextSeq: Effect.sync(() => 2 + (this.sent.get(modelId) ?? 0)),
       prepare: {
         forwardBackward: unused,
         forward: unused,
@@ -182,16 +191,20 @@ export class FakeTinker {
           Effect.map((run) => run.checkpoints)
         ),
       weightsInfo: (path) =>
-        Effect.sync(() => {
+        Effect.suspend(() => {
           this.requests.push(`weightsInfo ${path}`)
-          return {
+          const rank = this.ranks.get(path) ?? 8
+          if (rank === "unknown") {
+            return Effect.fail(fail(new NotFound({ operation: "weights info", status: 404, detail: `no ${path}` })))
+          }
+          return Effect.succeed({
             baseModel: "base",
             isLora: true,
-            loraRank: Option.some(8),
+            loraRank: Option.some(rank),
             trainMlp: Option.none(),
             trainAttn: Option.none(),
             trainUnembed: Option.none()
-          }
+          })
         })
     })
     const service = Layer.unwrap(

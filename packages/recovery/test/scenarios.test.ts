@@ -89,7 +89,7 @@ describe("a trainer's run", () => {
       assert.strictEqual(first?.source, "sweep")
       assert.strictEqual(first?.cause, "poisoned")
       yield* Deferred.succeed(paused, undefined)
-      yield* TestClock.adjust("1 second")
+      yield* TestClock.adjust("1 minute").pipe(Effect.repeat({ times: 30 }))
       const report = yield* Fiber.join(fiber)
       assert.strictEqual(report.incidents.length, 1)
     }).pipe(recovering(), Effect.provide(world("")))
@@ -188,7 +188,7 @@ describe("an owned loop", () => {
       const after = (yield* control.requests).slice(before.length)
       assert.deepStrictEqual(
         after.map(({ endpoint }) => endpoint),
-        ["run_checkpoints"]
+        ["training_run", "run_checkpoints", "weights_info"]
       )
     }).pipe(Effect.scoped, recovering(), Effect.provide(world("")))
   )

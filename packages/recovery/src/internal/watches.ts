@@ -5,16 +5,20 @@ import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import type { TinkerError } from "@tinkex/tinker/TinkerError"
 import type { TrainingClient } from "@tinkex/tinker/TrainingClient"
 import type * as CheckpointSelector from "@tinkex/training/CheckpointSelector"
 import type { IncidentCause } from "@tinkex/training/RunGuard"
+import type { Journal } from "@tinkex/training/Journal"
+import * as Restore from "@tinkex/training/Restore"
 import * as Executor from "../Executor.ts"
 import type * as Monitor from "../Monitor.ts"
 import { make as refuse, NotRecoverable, type RecoveryError } from "../RecoveryError.ts"
 import type { Cause as IncidentReason, Source } from "../RecoveryEvent.ts"
 import type { RecoveryPolicy } from "../RecoveryPolicy.ts"
 import type { Recovered, RunStatus, WatchOptions } from "../WatchedRun.ts"
+import * as Claim from "./claim.ts"
 import type { EventLog } from "./eventLog.ts"
 import * as OwnedRun from "./ownedRun.ts"
 import { uptime } from "./uptime.ts"
@@ -26,6 +30,8 @@ export interface Watch {
 
 export interface Tracked {
   readonly run: OwnedRun.OwnedRun
+  /** Of its journal. */
+  name: string
   phase: RunStatus["phase"]
   watch: Watch | undefined
   client: TrainingClient | undefined
@@ -57,7 +63,8 @@ export const make = Effect.fnUntraced(function* (
   log: EventLog,
   monitor: Monitor.Monitor,
   executor: Executor.Executor,
-  services: OwnedRun.Services
+  services: OwnedRun.Services,
+  journal: Option.Option<Journal["Service"]>
 ) {
   const background = yield* FiberSet.make<void>()
   const runs = new Map<string, Tracked>()
@@ -68,7 +75,8 @@ export const make = Effect.fnUntraced(function* (
     const known = runs.get(runId)
     if (known !== undefined) return known
     const tracked: Tracked = {
-      run: { lineage: [runId], refused: new Map() },
+      run: OwnedRun.make(runId),
+      name: Claim.nameOf(runId),
       phase: "idle",
       watch: undefined,
       client: undefined,
@@ -137,9 +145,53 @@ export const make = Effect.fnUntraced(function* (
       cause,
       detail,
       source,
-      lastSeenWell: Option.map(sighting, ({ seenWell }) => seenWell)
+      lastSeenWell: Option.map(sighting, ({ seenWell }) => seenWell),
+      wellUntil: Option.getOrUndefined(Option.map(sighting, ({ wellUntil }) => wellUntil))
     }
   })
+
+  /** Takes over what the journal knows of a run. */
+  const learn = Effect.fnUntraced(function* (tracked: Tracked, known: Claim.Known) {
+    const { run } = tracked
+    for (const [path, why] of known.refused) if (!run.refused.has(path)) run.refused.set(path, why)
+    const before = current(tracked)
+    const newest = known.lineage.at(-1)
+    // a journal that ends before this attempt was written by somebody who did not know of it
+    if (newest === undefined || newest === before || !known.lineage.includes(before)) return
+    run.lineage = [...known.lineage]
+    run.origins = [...known.origins]
+    run.handedAt = undefined
+    tracked.client = undefined
+    for (const runId of known.lineage) runs.set(runId, tracked)
+    yield* log.emit({
+      _tag: "superseded",
+      run: run.lineage[0] ?? before,
+      trainingRunId: before,
+      attempt: null,
+      incident: null,
+      try: 0,
+      duration: null,
+      newTrainingRunId: newest
+    })
+  })
+
+  /** Models that somebody made for this run and never used. Whether the service still has them is not our concern. */
+  const sweepUp = (known: Claim.Known) =>
+    Effect.forEach(
+      known.leaked,
+      ({ sessionId, trainingRunId }) =>
+        services.service.attachTrainingClient({ modelId: trainingRunId, sessionId, nextSeq: 1 }).pipe(
+          Effect.flatMap(Restore.abandon),
+          Effect.scoped,
+          Effect.timeoutOption("20 seconds"),
+          Effect.catchCause((cause) =>
+            Cause.hasInterruptsOnly(cause)
+              ? Effect.interrupt
+              : Effect.logDebug(`The unused model ${trainingRunId} was not unloaded`, cause)
+          )
+        ),
+      { discard: true }
+    )
 
   const stopSweeping = (tracked: Tracked) => {
     const { target } = tracked
@@ -155,13 +207,18 @@ export const make = Effect.fnUntraced(function* (
       trainingRunId: runId,
       run: tracked.run.lineage[0] ?? runId,
       attempt: null,
-      onFlag: (detail) => failed(tracked, runId, "poisoned", detail, "sweep")
+      onFlag: (detail) => failed(tracked, runId, "poisoned", detail, "sweep"),
+      onStall: (detail) => failed(tracked, runId, "stalled", detail, "sweep")
     }
     yield* stopSweeping(tracked)
     tracked.target = target
     yield* monitor.add(target)
     const { client } = tracked
     if (client === undefined) return
+    yield* client.queueState.pipe(
+      Stream.runForEach((state) => monitor.noteQueue(runId, state)),
+      Effect.forkIn(watch.scope)
+    )
     yield* client.failure.pipe(
       Effect.flatMap((error) => {
         const cause = causeOf(error)
@@ -193,7 +250,7 @@ export const make = Effect.fnUntraced(function* (
     const refusal = refuse(new NotRecoverable({ runId, cause, detail }))
     const options = { optimizer: policy.restoreOptimizer, strategy: watch.options.strategy ?? policy.strategy }
     yield* inBackground(
-      recover(tracked, incident, watch.scope, options, userFault ? refusal : undefined).pipe(
+      whenOurs(tracked, watch, recover(tracked, incident, watch.scope, options, userFault ? refusal : undefined)).pipe(
         Effect.matchEffect({
           onFailure: (error) => {
             if (tracked.watch === undefined) return Effect.void
@@ -204,7 +261,7 @@ export const make = Effect.fnUntraced(function* (
           },
           onSuccess: (recovered) => {
             const onRecovered = tracked.watch?.options.onRecovered
-            if (onRecovered === undefined) return Effect.void
+            if (recovered === undefined || onRecovered === undefined) return Effect.void
             return callBack(tracked, { runId, incident: incident.id }, "onRecovered", () => onRecovered(recovered))
           }
         })
@@ -212,11 +269,71 @@ export const make = Effect.fnUntraced(function* (
     )
   })
 
+  /** While another process recovers the run this one waits, and then follows what it finds; nothing is recovered twice. */
+  const whenOurs = Effect.fnUntraced(function* (
+    tracked: Tracked,
+    watch: Watch,
+    recovery: Effect.Effect<Recovered | undefined, RecoveryError>
+  ): Effect.fn.Return<Recovered | undefined, RecoveryError> {
+    const patience = Duration.sum(Duration.times(policy.attemptDeadline, policy.maxAttempts), policy.pauseLimit)
+    const until = (yield* uptime) + Duration.toMillis(patience)
+    while (true) {
+      const ended = yield* Effect.result(recovery)
+      if (ended._tag === "Success") return ended.success
+      const { failure } = ended
+      if (failure.reason._tag !== "OwnedElsewhere" || (yield* uptime) >= until) return yield* failure
+      yield* Effect.sleep(policy.baseDelay)
+      if (tracked.watch !== watch) return undefined
+    }
+  })
+
+  /** Restores the current attempt. Nothing comes back where another process turns out to have done it. */
   const recover = (
     tracked: Tracked,
     incident: Executor.Incident,
     scope: Scope.Scope,
     options: { readonly strategy: CheckpointSelector.Strategy; readonly optimizer: boolean },
+    refusal?: RecoveryError
+  ): Effect.Effect<Recovered | undefined, RecoveryError> =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const claim = Option.isNone(journal)
+          ? undefined
+          : yield* Claim.take(journal.value, tracked.name, tracked.run.lineage)
+        if (claim !== undefined) {
+          yield* learn(tracked, claim.known)
+          if (current(tracked) !== incident.trainingRunId) {
+            tracked.phase = "idle"
+            if (tracked.watch !== undefined) yield* lookAfter(tracked, tracked.watch)
+            return undefined
+          }
+          const { ended } = claim.known
+          if (ended !== undefined && incident.cause !== "requested") {
+            const { cause, trainingRunId } = incident
+            return yield* refuse(new NotRecoverable({ runId: trainingRunId, cause, detail: ended }))
+          }
+          yield* claim.opened(incident)
+          yield* inBackground(sweepUp(claim.known))
+        }
+        return yield* recoverClaimed(tracked, incident, scope, { ...options, claim }, refusal).pipe(
+          Effect.tapError((error) =>
+            claim === undefined || error.isRetryable || error.reason._tag === "Cancelled"
+              ? Effect.void
+              : Effect.catch(claim.ended(error), (problem) => Effect.logWarning(problem.message))
+          )
+        )
+      })
+    )
+
+  const recoverClaimed = (
+    tracked: Tracked,
+    incident: Executor.Incident,
+    scope: Scope.Scope,
+    options: {
+      readonly strategy: CheckpointSelector.Strategy
+      readonly optimizer: boolean
+      readonly claim: Claim.Claim | undefined
+    },
     refusal?: RecoveryError
   ): Effect.Effect<Recovered, RecoveryError> => {
     const previous = { runId: incident.trainingRunId, client: Option.fromNullishOr(tracked.client) }
@@ -228,7 +345,7 @@ export const make = Effect.fnUntraced(function* (
           refusal === undefined
             ? OwnedRun.restore(services, tracked.run, {
                 ...options,
-                incident: incident.id,
+                incident,
                 scope,
                 fence: previous.client,
                 report: (progress) => {
@@ -249,6 +366,8 @@ export const make = Effect.fnUntraced(function* (
           Effect.gen(function* () {
             yield* stopSweeping(tracked)
             tracked.run.lineage.push(client.modelId)
+            tracked.run.origins.push(checkpoint.path)
+            tracked.run.handedAt = yield* client.nextSeq
             tracked.client = client
             tracked.phase = "idle"
             runs.set(client.modelId, tracked)
@@ -268,6 +387,20 @@ export const make = Effect.fnUntraced(function* (
       )
   }
 
+  /** Goes on where a process that died left the run. */
+  const takeUp = Effect.fnUntraced(function* (tracked: Tracked) {
+    if (Option.isNone(journal)) return
+    const known = yield* Claim.read(journal.value, tracked.name, current(tracked))
+    if (Option.isNone(known) || tracked.watch === undefined || tracked.phase !== "watched") return
+    const before = current(tracked)
+    yield* learn(tracked, known.value)
+    if (current(tracked) !== before) yield* lookAfter(tracked, tracked.watch)
+    const { open } = known.value
+    if (open === undefined) return
+    const detail = `${open.detail} (found in the journal)`
+    yield* failed(tracked, current(tracked), open.cause, detail, "journal")
+  })
+
   const release = Effect.fnUntraced(function* (tracked: Tracked, why: string) {
     tracked.watch = undefined
     tracked.phase = "idle"
@@ -275,5 +408,5 @@ export const make = Effect.fnUntraced(function* (
     yield* executor.cancel(current(tracked), why)
   })
 
-  return { runs, track, current, lookAfter, openIncident, recover, release }
+  return { runs, track, current, lookAfter, openIncident, recover, release, takeUp, inBackground }
 })

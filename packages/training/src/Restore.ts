@@ -286,7 +286,7 @@ export const abandon = (client: TrainingClient): Effect.Effect<void> =>
 
 /**
  * Loads a checkpoint into a scratch model, asks for one forward pass and unloads the model: evidence, beyond a listing and
- * a size, that the checkpoint can carry a run. `probe` is any small batch of the run's data; with `logprobs`, which it had when
+ * a size, that the checkpoint can carry a run. `probe` is any small batch of the run's data, and without one there is no forward pass; with `logprobs`, which it had when
  * the checkpoint was saved, it has to have them again. Fails with `CheckpointRefused` when it cannot be loaded, its loss is not
  * a finite number, or the log-probabilities are other ones.
  */
@@ -305,6 +305,7 @@ export const prove = Effect.fn("Restore.prove")(function* (
     userMetadata: options.userMetadata
   })
   yield* Effect.gen(function* () {
+    if (options.probe.length === 0) return
     const forward = yield* client.forward(options.probe, { loss: "cross_entropy" })
     const output = yield* forward.result
     const loss = output.metrics["loss:sum"]

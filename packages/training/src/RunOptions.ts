@@ -38,7 +38,10 @@ export interface RunOptions {
   readonly force?: boolean | undefined
   /** Go on from this journal although the server shows that a copy of it has gone further. Default false. */
   readonly takeOver?: boolean | undefined
-  /** Load the final checkpoint into a scratch model and ask it for a forward pass before the run counts as complete. Default true. */
+  /**
+   * Load the final checkpoint into a scratch model and ask it for a forward pass before the run counts as complete. A loop, and
+   * data that is read in order, need a `probe` for the pass. Default true.
+   */
   readonly rehearse?: boolean | undefined
   /**
    * A small batch whose log-probabilities are asked for behind every save, and again after every load: a checkpoint that comes

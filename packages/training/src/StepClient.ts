@@ -32,6 +32,8 @@ export interface StepFuture<A> {
 export interface StepClient {
   /** The server-side model that carries the run at present. */
   readonly modelId: string
+  /** The session that the model belongs to. */
+  readonly sessionId: string
   /** Adds the gradients of a batch to those that wait for the next `optimStep`. */
   readonly forwardBackward: (
     data: ReadonlyArray<Datum>,
@@ -52,6 +54,9 @@ export interface StepClient {
     name: string,
     options?: SaveOptions
   ) => Effect.Effect<StepFuture<SaveResult>, TinkerError>
-  /** Makes a sampling session of the present weights, for `ServiceClient.createSamplingClient`. */
+  /**
+   * Makes a sampling session of the present weights; `ServiceClient.createSamplingClient({ handle: { sessionId, samplingSessionId } })`
+   * draws from it.
+   */
   readonly saveWeightsEphemeral: (options?: SaveOptions) => Effect.Effect<StepFuture<EphemeralSaveResult>, TinkerError>
 }

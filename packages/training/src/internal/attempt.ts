@@ -418,13 +418,29 @@ export const drive = <E, R>(
       return at
     }
     let wall = barrier()
+    const finish = Effect.fnUntraced(function* (unit: Unit) {
+      if (unit._tag === "Save") return yield* settleSave(unit.save, unit.save.binds === done ? newest : undefined)
+      newest = yield* commit(unit.ready)
+      done = unit.ready.step + 1
+    })
+    /** A step that fails by itself speaks for none of those before it: they are brought to their end. */
+    const orderly = <A, E2>(effect: Effect.Effect<A, E2 | AttemptFailed | TinkerError | JournalError, R>) =>
+      Effect.catch(effect, (error) =>
+        error instanceof AttemptFailed || error instanceof TinkerError || error instanceof JournalError
+          ? Effect.fail(error)
+          : Effect.gen(function* () {
+              for (let unit = inflight.shift(); unit !== undefined; unit = inflight.shift()) yield* finish(unit)
+              yield* checkpointer.settle
+              return yield* Effect.fail(error)
+            })
+      )
     while (true) {
       if (next < wall && next - done <= program.pipelining) {
         if (ready.length === 0) {
           const intent =
             ahead === undefined
-              ? yield* vigil.wait("step", undefined, intend(next, state, wall))
-              : yield* Fiber.join(ahead)
+              ? yield* orderly(vigil.wait("step", undefined, intend(next, state, wall)))
+              : yield* orderly(Fiber.join(ahead))
           ahead = undefined
           ready = intent.intents
           state = intent.state
@@ -441,13 +457,8 @@ export const drive = <E, R>(
         continue
       }
       const unit = inflight.shift()
-      if (unit?._tag === "Step") {
-        newest = yield* commit(unit.ready)
-        done = unit.ready.step + 1
-        continue
-      }
       if (unit !== undefined) {
-        yield* settleSave(unit.save, unit.save.binds === done ? newest : undefined)
+        yield* finish(unit)
         continue
       }
       if (evaluation !== undefined && next > evaluated && next > 0 && evaluation.due(next)) {

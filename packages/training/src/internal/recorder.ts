@@ -103,6 +103,7 @@ export const make = (
     },
     client: {
       modelId: model.modelId,
+      sessionId: model.sessionId,
       forwardBackward: (data, options) => reserve(model.prepare.forwardBackward(data, options), positions(data)),
       forward: (data, options) => reserve(model.prepare.forward(data, options)),
       optimStep: (params, options) => reserve(model.prepare.optimStep(params, options)),

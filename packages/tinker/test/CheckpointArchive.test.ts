@@ -308,12 +308,20 @@ describe("CheckpointArchive.unpack", () => {
     }).pipe(Effect.scoped, onDisk)
   )
 
+  it.effect("reads an archive whose own folder is an entry without a name, as Python writes it", () =>
+    Effect.gen(function* () {
+      const { exit } = yield* unpacking(yield* Archive.archive([Tar.directory("/"), Tar.file("a.txt", "a")]))
+      assert.deepStrictEqual(exit, Exit.succeed(["a.txt"]))
+    }).pipe(Effect.scoped, onDisk)
+  )
+
   const sound = Tar.file("a.txt", "a")
   const empty = Tar.file("empty", "")
   it.effect.each<[string, ReadonlyArray<Tar.Entry>, string]>([
     ["a path that climbs out", [sound, Tar.file("../evil", "x")], "climbs out"],
     ["one that climbs out later", [Tar.file("a/../../evil", "x")], "climbs out"],
     ["an absolute path", [Tar.file("/tmp/zz-evil", "x")], "absolute"],
+    ["an absolute folder", [sound, Tar.directory("/tmp/zz-evil")], "absolute"],
     ["a drive", [Tar.file("C:evil", "x")], "colon"],
     ["a backslash", [Tar.file("..\\evil", "x")], "backslash"],
     ["a symbolic link", [sound, Tar.symlink("link", "/etc")], "Symlink"],

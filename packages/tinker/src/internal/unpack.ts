@@ -125,6 +125,8 @@ export const unpack = Effect.fnUntraced(function* (options: {
     if (header.type !== "File" && header.type !== "Directory") {
       return yield* bad(`is neither a file nor a folder (${header.type})`, name)
     }
+    // how Python's tarfile names the folder that it was told to pack without its name
+    if (name === "/" && header.type === "Directory") return
     const checked = partsOf(name)
     if ("problem" in checked) return yield* bad(checked.problem, name)
     const { parts } = checked

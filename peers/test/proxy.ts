@@ -21,6 +21,8 @@ export interface Proxy extends AsyncDisposable {
   readonly lose: (path: string, count: number) => void
   /** Adds to the JSON that the server answers on a path. */
   readonly add: (path: string, fields: Readonly<Record<string, unknown>>) => void
+  /** Asks the server for another path than the client did. */
+  readonly redirect: (from: string, to: string) => void
 }
 
 export const open = async (target: string): Promise<Proxy> => {
@@ -28,26 +30,30 @@ export const open = async (target: string): Promise<Proxy> => {
   const passed: Array<Passed> = []
   let losing = { path: "", count: 0 }
   let adding: { readonly path: string; readonly fields: Readonly<Record<string, unknown>> } | undefined
+  let redirected = { from: "", to: "" }
   const server = createServer(async (incoming, outgoing) => {
     const parts: Array<Buffer> = []
     for await (const part of incoming) parts.push(part)
     const body = Buffer.concat(parts)
     const { headers, method = "GET", url: path = "/" } = incoming
-    const forward = send({ hostname, port, path, method, headers }, async (answer) => {
-      const received: Array<Buffer> = []
-      for await (const part of answer) received.push(part)
-      const lost = losing.count > 0 && path.endsWith(losing.path)
-      if (lost) losing = { ...losing, count: losing.count - 1 }
-      const status = answer.statusCode ?? 0
-      const text = Buffer.concat(received)
-      const answerType = answer.headers["content-type"] ?? ""
-      passed.push({ method, path, headers, body, status, answerType, answer: text, lost })
-      if (lost) return outgoing.socket?.destroy()
-      const { connection: _, "content-length": __, "transfer-encoding": ___, ...kept } = answer.headers
-      outgoing.writeHead(status, kept)
-      if (adding === undefined || !path.endsWith(adding.path)) return outgoing.end(text)
-      return outgoing.end(JSON.stringify({ ...JSON.parse(text.toString()), ...adding.fields }))
-    })
+    const forward = send(
+      { hostname, port, path: path.replace(redirected.from, redirected.to), method, headers },
+      async (answer) => {
+        const received: Array<Buffer> = []
+        for await (const part of answer) received.push(part)
+        const lost = losing.count > 0 && path.endsWith(losing.path)
+        if (lost) losing = { ...losing, count: losing.count - 1 }
+        const status = answer.statusCode ?? 0
+        const text = Buffer.concat(received)
+        const answerType = answer.headers["content-type"] ?? ""
+        passed.push({ method, path, headers, body, status, answerType, answer: text, lost })
+        if (lost) return outgoing.socket?.destroy()
+        const { connection: _, "content-length": __, "transfer-encoding": ___, ...kept } = answer.headers
+        outgoing.writeHead(status, kept)
+        if (adding === undefined || !path.endsWith(adding.path)) return outgoing.end(text)
+        return outgoing.end(JSON.stringify({ ...JSON.parse(text.toString()), ...adding.fields }))
+      }
+    )
     forward.on("error", () => outgoing.socket?.destroy())
     forward.end(body)
   })
@@ -60,6 +66,7 @@ export const open = async (target: string): Promise<Proxy> => {
     passed,
     lose: (path, count) => void (losing = { path, count }),
     add: (path, fields) => void (adding = { path, fields }),
+    redirect: (from, to) => void (redirected = { from, to }),
     [Symbol.asyncDispose]: async () => {
       server.closeAllConnections()
       server.close()

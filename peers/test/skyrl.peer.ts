@@ -3,12 +3,15 @@
  * The titles that begin with S and a number are the cases of the same number.
  */
 import { execFile } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import { Effect, Fiber, Layer, Option } from "effect"
+import { Effect, Fiber, Layer, Option, Result } from "effect"
 import { NodeServices } from "@effect/platform-node"
 import { Recovery } from "@tinkex/recovery"
 import { ModelInput, RestClient, ServiceClient, type TrainingClient } from "@tinkex/tinker"
+import * as CheckpointArchive from "@tinkex/tinker/CheckpointArchive"
 import { CheckpointPolicy, Dataset, Journal, Trainer } from "@tinkex/training"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { environment, pinned } from "../environments.ts"
@@ -322,6 +325,69 @@ describeServer(env._tag === "Ready" ? title : `${title}: ${env.reason}`, () => {
           yield* Fiber.join(waiting)
         })
       )
+    }
+  })
+
+  it("S19 samples again where a neighbour's bad request failed its whole batch", async () => {
+    await using(
+      url,
+      Effect.gen(function* () {
+        const service = yield* ServiceClient
+        const client = yield* lent
+        yield* steps(client, 0, 1)
+        const sampler = yield* service.createSamplingClient({ weightsOf: client })
+        const prompt = ModelInput.fromTokens(bytes("hello"))
+        const draw = sampler.sample(prompt, { maxTokens: 4, temperature: 0, seed: 1 })
+        const alone = yield* draw
+        const engine = server.enginePid()
+        process.kill(engine, "SIGSTOP") // so that both are in one batch
+        const ours = yield* Effect.forkChild(Effect.result(draw))
+        yield* Effect.sleep("1 second")
+        const bad = yield* Effect.promise(() =>
+          post(url, "asample", {
+            sampling_session_id: sampler.samplingSessionId,
+            seq_id: 700,
+            num_samples: 1,
+            prompt: { chunks: [{ type: "encoded_text", tokens: bytes("hello") }] },
+            sampling_params: { max_tokens: 4, seed: 2 ** 40 },
+            type: "sample"
+          })
+        )
+        process.kill(engine, "SIGCONT")
+        assert.strictEqual(bad.status, 200, bad.text)
+        const first = yield* Fiber.join(ours)
+        if (Result.isFailure(first)) assert.include(["BadRequest", "RequestFailed"], first.failure.reason._tag)
+        assert.deepStrictEqual(yield* draw, alone)
+      }),
+      { pollTolerance: "3 minutes" }
+    )
+  })
+
+  it("S26 follows the redirect to an archive, and unpacks what the server packed", async () => {
+    await using proxy = await Proxy.open(url)
+    proxy.redirect("/sampler_weights/", "/") // this server knows its archives by their bare names
+    const folder = mkdtempSync(join(tmpdir(), "tinkex-peers-"))
+    try {
+      await using(
+        proxy.url,
+        Effect.gen(function* () {
+          const client = yield* lent
+          yield* steps(client, 0, 1)
+          const name = fresh("archived")
+          yield* Effect.flatMap(client.saveWeightsForSampler(name), (future) => future.result)
+          const path = `tinker://${client.modelId}/sampler_weights/${name}`
+          const { expires } = yield* Effect.flatMap(RestClient, (rest) => rest.getCheckpointArchiveUrl(path))
+          assert.isAbove(expires.epochMilliseconds, Date.now())
+          yield* CheckpointArchive.downloadFile(path, join(folder, "archive.tar.gz"))
+          const files = yield* CheckpointArchive.unpack(join(folder, "archive.tar.gz"), join(folder, "adapter"))
+          assert.sameMembers([...files], ["adapter_config.json", "adapter_model.safetensors"])
+          // this server marks nothing as complete, and what is not marked is not trusted
+          const { error } = yield* failure(CheckpointArchive.inspect(join(folder, "adapter")))
+          assert.strictEqual(error.reason._tag, "BadArchive")
+        }).pipe(Effect.provide(NodeServices.layer))
+      )
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
     }
   })
 

@@ -3,6 +3,7 @@
  * runs that are really flagged as corrupted. The titles that begin with T and a number are the cases of the same number.
  */
 import { Deferred, Effect, Layer, Option, Ref, Stream } from "effect"
+import { Emulator } from "@tinkex/emulator"
 import { Recovery } from "@tinkex/recovery"
 import type { Recovered } from "@tinkex/recovery/WatchedRun"
 import { CheckpointPath, ModelInput, RestClient, ServiceClient, type TrainingClient } from "@tinkex/tinker"
@@ -10,6 +11,7 @@ import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { environment, pinned } from "../environments.ts"
 import { compare } from "./divergences.ts"
 import { batch, bytes, connected, failure, save, step, steps, using } from "./kit.ts"
+import { drive } from "./officialSdk.ts"
 import * as Tuft from "./tuft.ts"
 
 const env = environment("tuft-0.2")
@@ -153,6 +155,19 @@ describeServer(env._tag === "Ready" ? title : `${title}: ${env.reason}`, () => {
       Effect.flatMap(create, (client) => compare("tuft", client, url, Tuft.keys.peer))
     )
     assert.deepStrictEqual(seen, known)
+  })
+
+  it("lets the official SDK compute a custom loss with the real PyTorch, as the stand-in for it does", async () => {
+    if (env._tag === "Missing") return
+    await Effect.runPromise(
+      Effect.gen(function* () {
+        const { url: emulated } = yield* Emulator
+        const run = (standIn: boolean) => Effect.promise(() => drive(env, emulated, ["custom_loss"], { standIn }))
+        const [real, standIn] = [(yield* run(false)).get("custom_loss"), (yield* run(true)).get("custom_loss")]
+        assert.strictEqual(real?.error, undefined)
+        assert.deepStrictEqual(real?.saw, standIn?.saw)
+      }).pipe(Effect.provide(Emulator.layer()))
+    )
   })
 
   it("T21 says of operations that a killed server forgot that nobody knows whether they were applied", async () => {

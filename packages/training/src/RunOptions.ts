@@ -57,8 +57,8 @@ export interface RunOptions {
   /** What is done about a loss that is no number, or that leaps. Default: the first ends the run. */
   readonly divergence?: DivergenceOptions | undefined
   /**
-   * When a silence is too long: `factor` (default 5) times the longest wait of late, but no less than `floor` (default 30
-   * seconds), and `warmup` (default 30 minutes) for the first five of a kind. The service is asked first, and a run that it has
+   * When a silence is too long: `factor` (default 5) times the longest wait of late, but no less than `floor` (default 2
+   * minutes), and `warmup` (default 30 minutes) for the first five of a kind. The service is asked first, and a run that it has
    * paused is not silent.
    */
   readonly stall?:

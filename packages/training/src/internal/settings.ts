@@ -38,7 +38,7 @@ export interface Settings {
 }
 
 const defaults = {
-  stallFloor: Duration.seconds(30),
+  stallFloor: Duration.minutes(2),
   stallWarmup: Duration.minutes(30),
   stallFactor: 5,
   pauseLimit: Duration.hours(24)

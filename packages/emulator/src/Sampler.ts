@@ -67,6 +67,10 @@ export interface SampleOptions {
   readonly promptLogprobsLastN?: number | undefined
   /** The likeliest tokens for each place of a sample; 0, the default: none. */
   readonly topkSampleLogprobs?: number | undefined
+  /** Tokens whose log-probabilities are wanted in the places of the prompt; row `i` is about token `i + 1`. */
+  readonly targets?: ReadonlyArray<{ readonly row: number; readonly token: number }> | undefined
+  /** Draws so many tokens in each place of the prompt but the first; 0, the default: none. */
+  readonly alternatives?: number | undefined
 }
 
 /** @since 0.1.0 */
@@ -87,6 +91,10 @@ export interface Sampled {
   /** One entry per token of the prompt; the first has none. */
   readonly promptLogprobs: ReadonlyArray<number | undefined> | undefined
   readonly topkPromptLogprobs: ReadonlyArray<TopTokens | undefined> | undefined
+  /** One for each target, in their order; no number where the token is -1. */
+  readonly targetLogprobs: Float32Array
+  /** Row after row. */
+  readonly alternatives: { readonly tokens: ReadonlyArray<number>; readonly logprobs: Float32Array }
 }
 
 /** What the model cannot read in a prompt. @since 0.1.0 */
@@ -163,6 +171,19 @@ const sliceTokens = 64
  */
 export const sample = Effect.fn("Sampler.sample")(function* (sampler: Sampler, options: SampleOptions) {
   const { prompt, topkPromptLogprobs: k, topkSampleLogprobs: sampledK = 0 } = options
+  const { alternatives = 0, targets = [] } = options
+  const wanted = new Map<number, Array<number>>()
+  for (const [i, { row, token }] of targets.entries()) {
+    if (token < 0) continue
+    const cells = wanted.get(row)
+    if (cells === undefined) wanted.set(row, [i])
+    else cells.push(i)
+  }
+  const targetLogprobs = Float32Array.from(targets, () => Number.NaN)
+  const drawn: Array<readonly [token: number, logprob: number]> = []
+  const anything = { temperature: options.temperature, topK: -1, topP: 1 }
+  const alternativeUniform = uniformStream(`${options.stream(0)}|alternatives`)
+  const scored = options.promptLogprobs || k > 0
   const scoredFrom = prompt.length - (options.promptLogprobsLastN ?? prompt.length)
   const read = new Decoder(sampler.base, sampler.frozen, sampler.weights)
   const promptLogprobs: Array<number | undefined> = [undefined]
@@ -177,15 +198,24 @@ export const sample = Effect.fn("Sampler.sample")(function* (sampler: Sampler, o
     yield* breathe
     read.read(prompt[t]!)
     const next = prompt[t + 1]
-    if (next === undefined || (!options.promptLogprobs && k === 0)) continue
-    if (t + 1 < scoredFrom) {
+    if (next === undefined) continue
+    const isScored = scored && t + 1 >= scoredFrom
+    const cells = wanted.get(t) ?? []
+    if (scored && !isScored) {
       promptLogprobs.push(undefined)
       topk.push(undefined)
-      continue
     }
+    if (!isScored && cells.length === 0 && alternatives === 0) continue
     read.project()
     const { logSum, max } = read.normaliser()
-    promptLogprobs.push(read.logits[next]! - max - logSum)
+    const logprobOf = (token: number) => read.logits[token]! - max - logSum
+    for (const cell of cells) targetLogprobs[cell] = logprobOf(targets[cell]!.token)
+    for (let i = 0; i < alternatives; i++) {
+      const token = draw(read.logits, anything, alternativeUniform)
+      drawn.push([token, logprobOf(token)])
+    }
+    if (!isScored) continue
+    promptLogprobs.push(logprobOf(next))
     if (k > 0) topk.push(best(read.logits, k, max, logSum))
   }
   read.project()
@@ -221,7 +251,12 @@ export const sample = Effect.fn("Sampler.sample")(function* (sampler: Sampler, o
   const result: Sampled = {
     sequences,
     promptLogprobs: options.promptLogprobs ? promptLogprobs : undefined,
-    topkPromptLogprobs: k > 0 ? topk : undefined
+    topkPromptLogprobs: k > 0 ? topk : undefined,
+    targetLogprobs,
+    alternatives: {
+      tokens: drawn.map(([token]) => token),
+      logprobs: Float32Array.from(drawn, ([, logprob]) => logprob)
+    }
   }
   return result
 })

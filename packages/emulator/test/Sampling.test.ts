@@ -275,6 +275,50 @@ describe("samples", () => {
       }).pipe(Api.provided())
   )
 
+  it.effect("named tokens are scored and others drawn in the places of a prompt", () =>
+    Effect.gen(function* () {
+      const sampler = yield* fresh
+      const prompt = bytes("abc")
+      const scored = yield* sample(sampler, { prompt, more: { prompt_logprobs: true, topk_prompt_logprobs: 259 } })
+      const logprob = (place: number, token: number) =>
+        (scored.topkPromptLogprobs?.[place] ?? []).find(([id]) => id === token)?.[1] ?? Number.NaN
+      const dense = { data: [98, 7, -1, 99], dtype: "int64", shape: [2, 2] }
+      const first = yield* sample(sampler, { prompt, more: { target_prompt_logprobs: dense }, seqId: 1 })
+      const told = first.targetPromptLogprobs
+      assert.deepStrictEqual(told?.shape, [2, 2])
+      const expected = [logprob(1, 98), logprob(1, 7), Number.NaN, logprob(2, 99)]
+      assert.deepStrictEqual(Array.from(told?.data ?? []), expected)
+      assert.strictEqual(expected[0], scored.promptLogprobs?.[1])
+
+      const sparse = { ...dense, data: [7, 99], sparse_crow_indices: [0, 1, 2], sparse_col_indices: [1, 1] }
+      const second = yield* sample(sampler, { prompt, more: { target_prompt_logprobs: sparse }, seqId: 2 })
+      assert.deepStrictEqual(Array.from(second.targetPromptLogprobs?.data ?? []), [logprob(1, 7), logprob(2, 99)])
+      assert.deepStrictEqual(Array.from(second.targetPromptLogprobs?.csr?.col ?? []), [1, 1])
+
+      const ask: Ask = { prompt, more: { prompt_alt_tokens_k: 3 }, params: { seed: 4 }, seqId: 3 }
+      const { promptAltTokens } = yield* sample(sampler, ask)
+      assert.deepStrictEqual(promptAltTokens?.tokens.shape, [2, 3])
+      const tokens = Array.from(promptAltTokens?.tokens.data ?? [])
+      const places = [1, 1, 1, 2, 2, 2]
+      const drawn = tokens.map((token, i) => logprob(places[i] ?? 0, token))
+      assert.deepStrictEqual(Array.from(promptAltTokens?.logprobs.data ?? []), drawn)
+      assert.isAbove(new Set(tokens).size, 1)
+      const again = yield* sample(sampler, { ...ask, seqId: 4 })
+      assert.deepStrictEqual(again.promptAltTokens, promptAltTokens)
+
+      for (const wrong of [
+        { ...dense, shape: [4, 1] },
+        { ...dense, data: [98, 7, -2, 99] },
+        { ...dense, data: [98, 7, 259, 99] }
+      ]) {
+        assert.strictEqual(
+          (yield* submit(sampler, { prompt, more: { target_prompt_logprobs: wrong }, seqId: 9 })).status,
+          422
+        )
+      }
+    }).pipe(Api.provided())
+  )
+
   it.effect("top_k and top_p keep to the likeliest tokens, temperature changes how often", () =>
     Effect.gen(function* () {
       const sampler = yield* fresh

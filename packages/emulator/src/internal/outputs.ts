@@ -1,6 +1,7 @@
 /** Results that are protobuf for those who ask for it, and JSON for older clients. */
 import * as Protobuf from "@tinkex/tinker/wire/Protobuf"
 import * as SampleResponse from "@tinkex/tinker/wire/SampleResponse"
+import type { TensorData } from "@tinkex/tinker/wire/Tensor"
 import * as Effect from "effect/Effect"
 import type * as FaultPlan from "../FaultPlan.ts"
 import type { Result } from "./futures.ts"
@@ -14,12 +15,7 @@ const finite = (value: number | undefined): number | null =>
 const passJson = ({ lossFnOutputs, lossFnOutputType, metrics }: Protobuf.ForwardBackwardOutput) => ({
   loss_fn_output_type: lossFnOutputType,
   loss_fn_outputs: lossFnOutputs.map((datum) =>
-    Object.fromEntries(
-      Object.entries(datum).map(([name, { data, dtype, shape }]) => [
-        name,
-        { data: Array.from(data, finite), dtype, shape }
-      ])
-    )
+    Object.fromEntries(Object.entries(datum).map(([name, tensor]) => [name, tensorJson(tensor)]))
   ),
   metrics
 })
@@ -27,7 +23,20 @@ const passJson = ({ lossFnOutputs, lossFnOutputType, metrics }: Protobuf.Forward
 const topJson = (row: ReadonlyArray<SampleResponse.TokenLogprob> | undefined) =>
   row?.map(([token, logprob]) => [token, finite(logprob)]) ?? null
 
-const sampleJson = ({ promptLogprobs, sequences, topkPromptLogprobs }: SampleResponse.SampleResponse) => ({
+const tensorJson = ({ csr, data, dtype, shape }: TensorData) => ({
+  data: dtype === "float32" ? Array.from(data, finite) : Array.from(data),
+  dtype,
+  shape,
+  ...(csr === undefined ? {} : { sparse_crow_indices: Array.from(csr.crow), sparse_col_indices: Array.from(csr.col) })
+})
+
+const sampleJson = ({
+  promptAltTokens,
+  promptLogprobs,
+  sequences,
+  targetPromptLogprobs,
+  topkPromptLogprobs
+}: SampleResponse.SampleResponse) => ({
   type: "sample",
   sequences: sequences.map(({ logprobs, stopReason, tokens, topkLogprobs }) => ({
     stop_reason: stopReason,
@@ -36,7 +45,16 @@ const sampleJson = ({ promptLogprobs, sequences, topkPromptLogprobs }: SampleRes
     ...(topkLogprobs === undefined ? {} : { topk_logprobs: topkLogprobs.map(topJson) })
   })),
   prompt_logprobs: promptLogprobs?.map(finite) ?? null,
-  topk_prompt_logprobs: topkPromptLogprobs?.map(topJson) ?? null
+  topk_prompt_logprobs: topkPromptLogprobs?.map(topJson) ?? null,
+  ...(targetPromptLogprobs === undefined ? {} : { target_prompt_logprobs: tensorJson(targetPromptLogprobs) }),
+  ...(promptAltTokens === undefined
+    ? {}
+    : {
+        prompt_alt_tokens: {
+          tokens: tensorJson(promptAltTokens.tokens),
+          logprobs: tensorJson(promptAltTokens.logprobs)
+        }
+      })
 })
 
 export const pass = (output: Protobuf.ForwardBackwardOutput): Output => ({

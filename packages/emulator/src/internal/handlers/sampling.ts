@@ -1,6 +1,8 @@
 /** Sampling sessions and samples. */
 import * as SampleRequest from "@tinkex/tinker/wire/SampleRequest"
+import type * as SampleResponse from "@tinkex/tinker/wire/SampleResponse"
 import * as SamplingWire from "@tinkex/tinker/wire/SamplingSession"
+import type { TensorData } from "@tinkex/tinker/wire/Tensor"
 import * as Effect from "effect/Effect"
 import * as LanguageModel from "../../LanguageModel.ts"
 import * as Sampler from "../../Sampler.ts"
@@ -87,7 +89,68 @@ const promptOf = (body: Sample): Effect.Effect<ReadonlyArray<number>, Refused> =
   return problem === undefined ? Effect.succeed(tokens) : Effect.fail(refused(400, problem))
 }
 
-const optionsOf = (body: Sample, prompt: ReadonlyArray<number>, drawn: string): Sampler.SampleOptions => {
+/** More alternatives of one place would be a mistake. */
+const maxAlternatives = 1024
+
+/** The cells of the matrix of targets that are there, row by row. */
+const targetsOf = (
+  tensor: TensorData | undefined,
+  prompt: ReadonlyArray<number>
+): Effect.Effect<Sampler.SampleOptions["targets"], Refused> => {
+  if (tensor === undefined) return Effect.succeed(undefined)
+  const wrong = (problem: string) => Effect.fail(refused(422, `target_prompt_logprobs ${problem}`))
+  const { csr, data, shape } = tensor
+  const [rows = 0, columns = 0] = shape
+  if (shape.length !== 2 || rows !== prompt.length - 1 || columns < 1) {
+    return wrong(`is ${shape.join(" x ")}; give ${prompt.length - 1} rows, one for each token but the first`)
+  }
+  const cells: Array<{ readonly row: number; readonly token: number }> = []
+  for (let row = 0, i = 0; row < rows; row++) {
+    const end = csr === undefined ? (row + 1) * columns : (csr.crow[row + 1] ?? 0)
+    for (; i < end; i++) {
+      const token = data[i] ?? Number.NaN
+      if (!Number.isInteger(token) || token < -1 || token >= LanguageModel.vocabSize) {
+        return wrong(`has ${token}; give token ids from 0 to ${LanguageModel.vocabSize - 1}, or -1`)
+      }
+      cells.push({ row, token })
+    }
+  }
+  return cells.length === data.length ? Effect.succeed(cells) : wrong("has values that belong to no row")
+}
+
+/** The result of a request as later revisions have it, with what only those ask for. */
+const responseOf = (
+  sampled: Sampler.Sampled,
+  body: Sample,
+  prompt: ReadonlyArray<number>
+): SampleResponse.SampleResponse => {
+  const { promptAltTokensK: k = 0, targetPromptLogprobs: targets } = body
+  const shape = [prompt.length - 1, k]
+  return {
+    sequences: sampled.sequences,
+    promptLogprobs: sampled.promptLogprobs,
+    topkPromptLogprobs: sampled.topkPromptLogprobs,
+    promptCacheHitTokens: 0,
+    ...(targets === undefined
+      ? {}
+      : { targetPromptLogprobs: { ...targets, dtype: "float32", data: sampled.targetLogprobs } }),
+    ...(k === 0
+      ? {}
+      : {
+          promptAltTokens: {
+            tokens: { dtype: "int64", data: sampled.alternatives.tokens, shape },
+            logprobs: { dtype: "float32", data: sampled.alternatives.logprobs, shape }
+          }
+        })
+  }
+}
+
+const optionsOf = (
+  body: Sample,
+  prompt: ReadonlyArray<number>,
+  targets: Sampler.SampleOptions["targets"],
+  drawn: string
+): Sampler.SampleOptions => {
   const { seed, stop = [], ...params } = body.params
   const stops: ReadonlyArray<string | number> = typeof stop === "string" ? [stop] : stop
   return {
@@ -106,19 +169,24 @@ const optionsOf = (body: Sample, prompt: ReadonlyArray<number>, drawn: string): 
     promptLogprobs: body.promptLogprobs,
     topkPromptLogprobs: Math.min(body.topkPromptLogprobs, LanguageModel.vocabSize),
     promptLogprobsLastN: body.promptLogprobsLastN,
+    targets,
+    alternatives: body.promptAltTokensK,
     topkSampleLogprobs: Math.min(body.topkSampleLogprobs ?? 0, LanguageModel.vocabSize)
   }
 }
 
 /** Where nothing is computed: as many tokens as were asked for, at most 16, all zero. */
 const idleSample = (options: Sampler.SampleOptions): Sampler.Sampled => {
+  const zeros = Array.from({ length: (options.alternatives ?? 0) * (options.prompt.length - 1) }, () => 0)
   const tokens = Array.from({ length: Math.min(options.maxTokens ?? 16, 16) }, () => 0)
   return {
     sequences: Array.from({ length: options.samples }, () => ({ tokens, logprobs: tokens, stopReason: "length" })),
     promptLogprobs: options.promptLogprobs
       ? Array.from(options.prompt, (_, i) => (i === 0 ? undefined : 0))
       : undefined,
-    topkPromptLogprobs: options.topkPromptLogprobs > 0 ? Array.from(options.prompt, () => undefined) : undefined
+    topkPromptLogprobs: options.topkPromptLogprobs > 0 ? Array.from(options.prompt, () => undefined) : undefined,
+    targetLogprobs: new Float32Array(options.targets?.length ?? 0),
+    alternatives: { tokens: zeros, logprobs: Float32Array.from(zeros) }
   }
 }
 
@@ -164,6 +232,10 @@ export const asample: Handler = (world, request) =>
     if (body.numSamples > maxSamples) {
       return yield* Effect.fail(refused(400, `num_samples is ${body.numSamples}; at most ${maxSamples} here`, audit))
     }
+    const targets = yield* targetsOf(body.targetPromptLogprobs, prompt)
+    if ((body.promptAltTokensK ?? 0) > maxAlternatives) {
+      return yield* Effect.fail(refused(422, `prompt_alt_tokens_k is above ${maxAlternatives}`, audit))
+    }
     if (!world.hasRoom) {
       return yield* Effect.fail(refused(429, "Too many samples are being drawn; send this one again later", audit))
     }
@@ -176,7 +248,7 @@ export const asample: Handler = (world, request) =>
         if (session !== undefined && seqId !== undefined) session.requests.set(seqId, { digest, future })
       },
       work: (futureId) => {
-        const options = optionsOf(body, prompt, `${world.settings.seed}|${futureId}`)
+        const options = optionsOf(body, prompt, targets, `${world.settings.seed}|${futureId}`)
         const drawn =
           world.settings.compute === "none"
             ? Effect.sync(() => idleSample(options))
@@ -189,7 +261,7 @@ export const asample: Handler = (world, request) =>
           const tokens = sampled.sequences.reduce((sum, sequence) => sum + sequence.tokens.length, 0)
           world.charge(consumer, { type: "sampling_prefill", cached: false, token_count: prompt.length })
           world.charge(consumer, { type: "sampling_sample", token_count: tokens })
-          return Outputs.sample({ ...sampled, promptCacheHitTokens: 0 })
+          return Outputs.sample(responseOf(sampled, body, prompt))
         })
       }
     })

@@ -22,6 +22,8 @@ export interface LoraOptions extends CallOptions {
   readonly trainUnembed?: boolean | undefined
   /** Labels stored with the training run. */
   readonly userMetadata?: Record<string, string> | undefined
+  /** Fixed for the life of the model; its steps have the same. Default AdamW. Dimuon came after revision 0.25 of the API. */
+  readonly optimizer?: "adamw" | "dimuon" | undefined
 }
 
 /** A new model that starts as a checkpoint. */

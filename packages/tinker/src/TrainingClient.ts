@@ -25,7 +25,15 @@ import type { Datum } from "./wire/Datum.ts"
 import type { TensorData } from "./wire/Tensor.ts"
 
 /** A loss that the service computes. Names that this version does not know are passed on. */
-export type LossFn = "cross_entropy" | "importance_sampling" | "ppo" | "cispo" | "dro" | (string & {})
+export type LossFn =
+  | "cross_entropy"
+  | "importance_sampling"
+  | "ppo"
+  | "cispo"
+  | "dro"
+  | "gspo"
+  | "stable_reinforce"
+  | (string & {})
 
 /** How a batch is judged. */
 export interface LossOptions extends CallOptions {
@@ -58,6 +66,7 @@ export interface LoadOptions extends CallOptions {
 
 /** AdamW for one step. */
 export interface AdamParams {
+  readonly optimizer?: "adamw" | undefined
   readonly learningRate: number
   /** Default 0.9. */
   readonly beta1?: number | undefined
@@ -70,6 +79,19 @@ export interface AdamParams {
   /** Global norm above which gradients are scaled down; 0, the default, never. */
   readonly gradClipNorm?: number | undefined
 }
+
+/** One step of Dimuon, for a model that was made with it. */
+export interface DimuonParams {
+  readonly optimizer: "dimuon"
+  readonly learningRate: number
+  /** Of the momentum. Default 0.9. */
+  readonly beta1?: number | undefined
+  /** Global norm above which gradients are scaled down; 0, the default, never. */
+  readonly gradClipNorm?: number | undefined
+}
+
+/** One step of the optimizer that the model was made with: AdamW unless it says otherwise. */
+export type OptimizerParams = AdamParams | DimuonParams
 
 /** What a pass over a batch gives: one map of tensors per datum, in order, and metrics reduced over the chunks. */
 export interface ForwardBackwardOutput {
@@ -155,7 +177,7 @@ export interface Operations<
   /** The same pass without gradients. */
   readonly forward: (data: ReadonlyArray<Datum>, options: LossOptions) => Effect.Effect<Wrap["pass"], TinkerError>
   /** Applies the accumulated gradients and clears them. */
-  readonly optimStep: (params: AdamParams, options?: CallOptions) => Effect.Effect<Wrap["update"], TinkerError>
+  readonly optimStep: (params: OptimizerParams, options?: CallOptions) => Effect.Effect<Wrap["update"], TinkerError>
   /** Saves weights and optimizer under a name that is new in this run. */
   readonly saveState: (name: string, options?: SaveStateOptions) => Effect.Effect<Wrap["save"], TinkerError>
   /** Saves the weights alone, for sampling, under a name that is new among this run's of that kind. */

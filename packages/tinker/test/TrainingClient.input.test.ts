@@ -125,6 +125,12 @@ const rules: ReadonlyArray<[field: string, problem: RegExp, act: Act]> = [
   ["eps", /is -1e-8/, adam({ eps: -1e-8 })],
   ["weight_decay", /is Infinity/, adam({ weightDecay: Number.POSITIVE_INFINITY })],
   ["grad_clip_norm", /is -1 and must be 0 \(no clipping\) or above/, adam({ gradClipNorm: -1 })],
+  [
+    "learning_rate",
+    /is -1 and must be 0 or above/,
+    (client) => client.optimStep({ optimizer: "dimuon", learningRate: -1 })
+  ],
+  ["beta1", /is 1 and must/, (client) => client.optimStep({ optimizer: "dimuon", learningRate: 1, beta1: 1 })],
   ["name", /"a\/b" must be/, (client) => client.saveState("a/b")],
   ["name", /"" must be/, (client) => client.saveWeightsForSampler("")],
   ["name", /"\.\." must be/, (client) => client.saveState("..")],

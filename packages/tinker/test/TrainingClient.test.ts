@@ -94,6 +94,22 @@ describe("TrainingClient", () => {
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
   })
 
+  it.effect("steps with another optimizer than AdamW where the model was made with it", () => {
+    const fake = Fake.make()
+    return Effect.gen(function* () {
+      const service = yield* ServiceClient
+      const client = yield* service.createLoraTrainingClient({ baseModel: "org/base", optimizer: "dimuon" })
+      yield* client.optimStep({ optimizer: "dimuon", learningRate: 0.02, gradClipNorm: 1 })
+      assert.deepStrictEqual(fake.of("create_model")[0]?.json["optimizer_config"], { type: "dimuon", version: 1 })
+      assert.deepStrictEqual(fake.of("optim_step")[0]?.json, {
+        optimizer_params: { type: "dimuon", learning_rate: 0.02, grad_clip_norm: 1, beta1: 0.9 },
+        model_id: "s0:train:0",
+        seq_id: 1,
+        type: "optim_step"
+      })
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
   describe("order (T1)", () => {
     it.effect("sends an operation only after its predecessor was accepted, whoever submits first", () => {
       const gate = Deferred.makeUnsafe<void>()

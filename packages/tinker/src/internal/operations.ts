@@ -5,13 +5,13 @@ import * as Redacted from "effect/Redacted"
 import { createHash } from "node:crypto"
 import { InvalidInput, TinkerError } from "../TinkerError.ts"
 import type {
-  AdamParams,
   EphemeralSaveResult,
   ForwardBackwardOutput,
   LoadOptions,
   LoadResult,
   LossOptions,
   OperationKind,
+  OptimizerParams,
   OptimStepResult,
   SaveOptions,
   SaveResult,
@@ -203,8 +203,8 @@ const single = <A>(options: {
   ...(options.checkpoint === undefined ? {} : { checkpoint: options.checkpoint })
 })
 
-/** Which values of Adam's make sense: all but the first two conditions come from the arithmetic itself. */
-const adamRules: Record<string, { readonly fits: (value: number) => boolean; readonly must: string }> = {
+/** Which values make sense in the arithmetic of an optimizer. */
+const optimizerRules: Record<string, { readonly fits: (value: number) => boolean; readonly must: string }> = {
   learning_rate: { fits: (value) => value >= 0, must: "0 or above" },
   beta1: { fits: (value) => value >= 0 && value < 1, must: "from 0 to below 1" },
   beta2: { fits: (value) => value >= 0 && value < 1, must: "from 0 to below 1" },
@@ -213,31 +213,51 @@ const adamRules: Record<string, { readonly fits: (value: number) => boolean; rea
   grad_clip_norm: { fits: (value) => value >= 0, must: "0 (no clipping) or above" }
 }
 
+/** What the service calls the parameters, with its own defaults filled in. */
+const optimizerSays = (
+  params: OptimizerParams
+): { readonly key: string; readonly type?: string; readonly values: Readonly<Record<string, number>> } =>
+  params.optimizer === "dimuon"
+    ? {
+        key: "optimizer_params",
+        type: "dimuon",
+        values: {
+          learning_rate: params.learningRate,
+          grad_clip_norm: params.gradClipNorm ?? 0,
+          beta1: params.beta1 ?? 0.9
+        }
+      }
+    : {
+        key: "adam_params",
+        values: {
+          learning_rate: params.learningRate,
+          beta1: params.beta1 ?? 0.9,
+          beta2: params.beta2 ?? 0.95,
+          eps: params.eps ?? 1e-12,
+          weight_decay: params.weightDecay ?? 0,
+          grad_clip_norm: params.gradClipNorm ?? 0
+        }
+      }
+
 export const optimStep = Effect.fnUntraced(function* (
-  params: AdamParams,
+  params: OptimizerParams,
   options: CallOptions | undefined
 ): Effect.fn.Return<Draft<OptimStepResult, OptimStepResult>, TinkerError> {
   const kind = "optim_step"
-  const adam = {
-    learning_rate: params.learningRate,
-    beta1: params.beta1 ?? 0.9,
-    beta2: params.beta2 ?? 0.95,
-    eps: params.eps ?? 1e-12,
-    weight_decay: params.weightDecay ?? 0,
-    grad_clip_norm: params.gradClipNorm ?? 0
-  }
-  for (const [field, value] of Object.entries(adam)) {
+  const { key, type, values } = optimizerSays(params)
+  for (const [field, value] of Object.entries(values)) {
     // JSON would turn it into null, and the service into a default.
     if (!Number.isFinite(value)) return yield* invalid(kind, field, `is ${value} and must be a finite number`)
-    const rule = adamRules[field]
-    if (rule !== undefined && !rule.fits(value))
+    const rule = optimizerRules[field]
+    if (rule !== undefined && !rule.fits(value)) {
       return yield* invalid(kind, field, `is ${value} and must be ${rule.must}`)
+    }
   }
   return single({
     kind,
     requestType: "OptimStep",
     endpoint: Endpoint.optimStep,
-    says: { adam_params: adam },
+    says: { [key]: type === undefined ? values : { type, ...values } },
     limits: yield* CallLimits.parse(kind, options),
     read: (value) =>
       Effect.map(decodeValue(kind, Json.OptimStep)(value), ({ metrics }) => ({

@@ -7,7 +7,7 @@ import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { CallOptions } from "../CallOptions.ts"
 import type { RestClient } from "../RestClient.ts"
-import type { FromStateOptions, ServiceClient } from "../ServiceClient.ts"
+import type { FromStateOptions, LoraOptions, ServiceClient } from "../ServiceClient.ts"
 import { InvalidInput, TinkerError } from "../TinkerError.ts"
 import type { TrainingClient } from "../TrainingClient.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
@@ -28,6 +28,7 @@ interface NewModel {
   readonly trainAttn: boolean
   readonly trainUnembed: boolean
   readonly userMetadata: Record<string, string> | undefined
+  readonly optimizer: LoraOptions["optimizer"]
   readonly call: CallOptions
 }
 
@@ -196,6 +197,7 @@ export const make = Effect.fnUntraced(function* (options: {
               train_mlp: model.trainMlp,
               train_attn: model.trainAttn
             },
+            ...(model.optimizer === "dimuon" ? { optimizer_config: { type: "dimuon", version: 1 } } : {}),
             type: "create_model"
           },
           call: model.call,
@@ -296,6 +298,7 @@ export const make = Effect.fnUntraced(function* (options: {
         trainAttn: given.trainAttn ?? true,
         trainUnembed: given.trainUnembed ?? true,
         userMetadata: given.userMetadata,
+        optimizer: given.optimizer,
         call: callOf(given)
       })
     }),
@@ -318,6 +321,7 @@ export const make = Effect.fnUntraced(function* (options: {
         trainAttn: Option.getOrElse(info.trainAttn, () => true),
         trainUnembed: Option.getOrElse(info.trainUnembed, () => true),
         userMetadata: given.userMetadata,
+        optimizer: undefined,
         call: callOf(given)
       })
       const loading = { ...callOf(given), optimizer: given.optimizer, weightsAccessToken: token }

@@ -74,7 +74,7 @@ for (const name of names) {
   }
   if (reasons.length > 0) {
     skipped = true
-    lines.push(`${title}: skipped: ${reasons.join("; ")}`)
+    lines.push(`${title}: skipped: ${[...new Set(reasons)].join("; ")}`)
     continue
   }
   const outcome = await run(name, peer)

@@ -6,17 +6,17 @@ import { Effect } from "effect"
 import type { TrainingClient } from "@tinkex/tinker"
 import { batch, save } from "./kit.ts"
 
-export interface Answer {
+interface Answer {
   readonly status: number
   readonly json: Readonly<Record<string, unknown>>
   readonly text: string
   readonly location: string | null
 }
 
-export type Ask = (method: string, path: string, body?: unknown, headers?: Record<string, string>) => Promise<Answer>
+type Ask = (method: string, path: string, body?: unknown, headers?: Record<string, string>) => Promise<Answer>
 
 /** What the rows ask about: a model that was trained for one step and saved once. */
-export interface Subject {
+interface Subject {
   readonly ask: Ask
   readonly modelId: string
   readonly sessionId: string
@@ -47,7 +47,7 @@ const outcome = async ({ ask }: Subject, submitted: Answer): Promise<string> => 
   return `${submitted.status}, then ${result.status}${"error" in result.json ? " with error" : ""}`
 }
 
-export const rows: ReadonlyArray<Row> = [
+const rows: ReadonlyArray<Row> = [
   {
     what: "POST client/dynamic_config",
     service: "200 or 404",

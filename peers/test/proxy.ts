@@ -2,7 +2,7 @@
 import { once } from "node:events"
 import { createServer, type IncomingHttpHeaders, request as send } from "node:http"
 
-export interface Passed {
+interface Passed {
   readonly method: string
   readonly path: string
   readonly headers: IncomingHttpHeaders

@@ -392,6 +392,24 @@ describe("Protobuf", () => {
     })
   )
 
+  it.effect("passes over fields of later revisions, wherever they stand", () =>
+    Effect.gen(function* () {
+      // Field 7 as a map entry of a message, as revision 0.38 has it, and field 99 as a number.
+      const later = "3a080a017812030a0131980601"
+      const plainRequest = yield* Protobuf.decodeForwardBackwardRequest(bytes(request))
+      for (const body of [request + later, later + request]) {
+        assert.deepStrictEqual(yield* Protobuf.decodeForwardBackwardRequest(bytes(body)), plainRequest)
+      }
+      // The same inside a datum, whose length grows by as much.
+      const datum = request.replace("1a380a0c", "1a45".concat(later, "0a0c"))
+      assert.strictEqual((yield* Protobuf.decodeForwardBackwardRequest(bytes(datum))).data.length, 1)
+      const plainOutput = yield* Protobuf.decodeForwardBackwardOutput(bytes(output))
+      for (const body of [output + later, later + output]) {
+        assert.deepStrictEqual(yield* Protobuf.decodeForwardBackwardOutput(bytes(body)), plainOutput)
+      }
+    })
+  )
+
   it.effect("keeps 64-bit numbers beyond 2^53 to the last digit", () =>
     Effect.gen(function* () {
       for (const [values, exact] of [

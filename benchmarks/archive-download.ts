@@ -33,7 +33,7 @@ const download = (url: string, bytes: number, folder: string) =>
     const received = yield* CheckpointArchive.downloadFile("tinker://run/weights/a", join(folder, "archive"), {
       overwrite: true,
       onProgress: () => {
-        if (looks++ % 64 === 0) peak = Math.max(peak, process.memoryUsage.rss())
+        if (looks++ % 256 === 0) peak = Math.max(peak, process.memoryUsage.rss())
       }
     })
     if (received !== bytes) throw new Error(`${received} of ${bytes} bytes arrived`)

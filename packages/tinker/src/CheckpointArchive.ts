@@ -14,13 +14,13 @@
  */
 import * as Crypto from "node:crypto"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
-import type * as PlatformError from "effect/PlatformError"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import * as BlockWriter from "./internal/blockWriter.ts"
+import { localFile } from "./internal/localFile.ts"
 import { unpack as unpackInto } from "./internal/unpack.ts"
 import { type DownloadOptions, RestClient } from "./RestClient.ts"
 import * as SafetensorsHeader from "./SafetensorsHeader.ts"
@@ -66,12 +66,9 @@ const readConfig = Schema.decodeUnknownEffect(Schema.fromJsonString(AdapterConfi
 
 type Files = FileSystem.FileSystem | Path.Path
 
-const local = (operation: string, path: string, verb: string) => (error: PlatformError.PlatformError) =>
-  new TinkerError({ reason: new LocalFile({ operation, path, problem: `cannot be ${verb}: ${error.message}` }) })
-
 const exists = (operation: string, path: string) =>
   Effect.flatMap(FileSystem.FileSystem, (fs) =>
-    fs.exists(path).pipe(Effect.mapError(local(operation, path, "looked at")))
+    fs.exists(path).pipe(Effect.mapError(localFile(operation, path, "looked at")))
   )
 
 const refuseExisting = Effect.fnUntraced(function* (operation: string, path: string, overwrite: boolean) {
@@ -94,8 +91,6 @@ const temporary = (operation: string, target: string) =>
   )
 
 const rounds = 3
-/** Written at a time: a network gives smaller pieces than a disk likes to take. */
-const blockBytes = 1024 * 1024
 
 /** The bytes of an archive in a file; begins again, a few times, where they cannot be continued. */
 const fetchInto = Effect.fnUntraced(function* (
@@ -110,30 +105,15 @@ const fetchInto = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       const handle = yield* fs.open(file, { flag: "w" })
       let bytes = 0
-      let held: Array<Uint8Array> = []
-      let heldBytes = 0
-      let writing: Fiber.Fiber<void, PlatformError.PlatformError> | undefined
-      /** Writes what has come while more of it comes. */
-      const flush = Effect.gen(function* () {
-        if (writing !== undefined) yield* Fiber.join(writing)
-        const block = Buffer.concat(held, heldBytes)
-        held = []
-        heldBytes = 0
-        writing = yield* Effect.forkScoped(handle.writeAll(block), { startImmediately: true })
-      })
+      const writer = BlockWriter.make(handle)
       yield* Stream.runForEachArray(rest.streamCheckpointArchive(path, options), (pieces) => {
-        for (const piece of pieces) {
-          held.push(piece)
-          heldBytes += piece.length
-          bytes += piece.length
-        }
-        return heldBytes < blockBytes ? Effect.void : flush
+        for (const piece of pieces) bytes += piece.length
+        return writer.write(pieces)
       })
-      yield* flush
-      if (writing !== undefined) yield* Fiber.join(writing)
+      yield* writer.end
       return bytes
     })
-  ).pipe(Effect.catchTag("PlatformError", (error) => Effect.fail(local(operation, file, "written")(error))))
+  ).pipe(Effect.catchTag("PlatformError", (error) => Effect.fail(localFile(operation, file, "written")(error))))
   return yield* Effect.retry(whole, { times: rounds - 1, while: (error) => error.reason._tag === "Transport" })
 })
 
@@ -153,7 +133,7 @@ export const downloadFile = Effect.fn("CheckpointArchive.downloadFile")(function
     Effect.gen(function* () {
       const part = yield* temporary(operation, file)
       const bytes = yield* fetchInto(operation, path, part, options)
-      yield* fs.rename(part, file).pipe(Effect.mapError(local(operation, file, "written")))
+      yield* fs.rename(part, file).pipe(Effect.mapError(localFile(operation, file, "written")))
       return bytes
     })
   )
@@ -190,9 +170,9 @@ export const unpack = Effect.fn("CheckpointArchive.unpack")(function* (
   return yield* Effect.scoped(
     Effect.gen(function* () {
       const part = yield* temporary(operation, directory)
-      yield* fs.makeDirectory(part, { recursive: true }).pipe(Effect.mapError(local(operation, part, "made")))
+      yield* fs.makeDirectory(part, { recursive: true }).pipe(Effect.mapError(localFile(operation, part, "made")))
       const files = yield* unpackInto({ operation, file, directory: part, limits })
-      yield* fs.rename(part, directory).pipe(Effect.mapError(local(operation, directory, "made")))
+      yield* fs.rename(part, directory).pipe(Effect.mapError(localFile(operation, directory, "made")))
       return files
     })
   )
@@ -213,7 +193,7 @@ export const inspect = Effect.fn("CheckpointArchive.inspect")(function* (
   if (!(yield* has("adapter_config.json"))) return yield* bad("has no adapter_config.json")
   const text = yield* fs
     .readFileString(path.join(directory, "adapter_config.json"))
-    .pipe(Effect.mapError(local(operation, directory, "read")))
+    .pipe(Effect.mapError(localFile(operation, directory, "read")))
   const config = yield* readConfig(text).pipe(
     Effect.mapError((error) =>
       bad(`has a wrong adapter_config.json: ${error.message.replace(/\s+/g, " ").slice(0, 200)}`)
@@ -251,7 +231,7 @@ export const download = Effect.fn("CheckpointArchive.download")(function* (
       const file = yield* temporary(operation, `${directory}.archive`)
       yield* fetchInto(operation, path, file, options)
       const part = yield* temporary(operation, directory)
-      yield* fs.makeDirectory(part, { recursive: true }).pipe(Effect.mapError(local(operation, part, "made")))
+      yield* fs.makeDirectory(part, { recursive: true }).pipe(Effect.mapError(localFile(operation, part, "made")))
       yield* unpackInto({ operation, file, directory: part, limits })
       const contents = yield* inspect(part)
       yield* replace(operation, part, directory)
@@ -263,7 +243,7 @@ export const download = Effect.fn("CheckpointArchive.download")(function* (
 /** Puts a folder in the place of another, which comes back where that fails. */
 const replace = Effect.fnUntraced(function* (operation: string, part: string, directory: string) {
   const fs = yield* FileSystem.FileSystem
-  const written = local(operation, directory, "written")
+  const written = localFile(operation, directory, "written")
   if (!(yield* exists(operation, directory))) {
     return yield* fs.rename(part, directory).pipe(Effect.mapError(written))
   }

@@ -9,7 +9,8 @@ import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { BadArchive, LocalFile, TinkerError } from "./TinkerError.ts"
+import { localFile } from "./internal/localFile.ts"
+import { BadArchive, TinkerError } from "./TinkerError.ts"
 
 /** One tensor. */
 export interface TensorInfo {
@@ -132,13 +133,5 @@ export const read = Effect.fn("SafetensorsHeader.read")(function* (
       const header = parse(new TextDecoder().decode(yield* exactly(length)), size - 8 - length)
       return Result.isSuccess(header) ? header.success : yield* bad(header.failure)
     })
-  ).pipe(
-    Effect.catchTag("PlatformError", (error) =>
-      Effect.fail(
-        new TinkerError({
-          reason: new LocalFile({ operation, path: file, problem: `cannot be read: ${error.message}` })
-        })
-      )
-    )
-  )
+  ).pipe(Effect.catchTag("PlatformError", (error) => Effect.fail(localFile(operation, file, "read")(error))))
 })

@@ -231,6 +231,7 @@ describe("CheckpointArchive.download", () => {
       const place = Archive.withFile(yield* Archive.archive(), () => ({}))
       const error = errorOf(yield* settled(CheckpointArchive.download(path, "/proc/nowhere/final").pipe(place.provide)))
       assert.strictEqual(error.reason._tag, "LocalFile")
+      assert.match(error.message, /\/proc\/nowhere.*ENOENT/)
     }).pipe(onDisk)
   )
 

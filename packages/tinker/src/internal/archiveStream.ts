@@ -122,12 +122,13 @@ export const make = (options: {
           )
 
         const timeout = new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(stallMillis) }) })
+        /** When anything last came over the present connection. */
+        let movedAt = progressAt
         /** Fails when nothing has come for too long; one look now and then is cheaper than a timer for each piece. */
         const stalled = Effect.gen(function* () {
-          let seen = -1
-          while (seen !== received) {
-            seen = received
-            yield* Effect.sleep(stallMillis)
+          movedAt = clock.currentTimeMillisUnsafe()
+          for (let idle = 0; idle < stallMillis; idle = clock.currentTimeMillisUnsafe() - movedAt) {
+            yield* Effect.sleep(stallMillis - idle)
           }
           return yield* timeout
         })
@@ -142,7 +143,7 @@ export const make = (options: {
           response.stream.pipe(
             Stream.mapError((error) => Http.unread(operation, secret, error)),
             Stream.mapArray((pieces) => {
-              progressAt = clock.currentTimeMillisUnsafe()
+              progressAt = movedAt = clock.currentTimeMillisUnsafe()
               for (const piece of pieces) advance(piece)
               return pieces
             }),

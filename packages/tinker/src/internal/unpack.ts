@@ -4,11 +4,11 @@ import * as Tar from "effect/encoding/Tar"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
-import type * as PlatformError from "effect/PlatformError"
 import * as Stream from "effect/Stream"
 import { Duplex } from "node:stream"
 import * as Zlib from "node:zlib"
-import { BadArchive, LocalFile, TinkerError } from "../TinkerError.ts"
+import { BadArchive, TinkerError } from "../TinkerError.ts"
+import { localFile } from "./localFile.ts"
 
 export interface Limits {
   readonly maxEntries: number
@@ -54,18 +54,13 @@ export const unpack = Effect.fnUntraced(function* (options: {
 
   const bad = (problem: string, entry?: string) =>
     new TinkerError({ reason: new BadArchive({ operation, problem, ...(entry === undefined ? {} : { entry }) }) })
-  const local = (where: string, verb: string) => (error: PlatformError.PlatformError) =>
-    new TinkerError({
-      reason: new LocalFile({ operation, path: where, problem: `cannot be ${verb}: ${error.message}` })
-    })
-
   const { head, size } = yield* Effect.scoped(
     Effect.gen(function* () {
       const handle = yield* fs.open(file)
       const size = Number((yield* handle.stat).size)
       return { size, head: Option.getOrElse(yield* handle.readAlloc(4), () => new Uint8Array()) }
     })
-  ).pipe(Effect.mapError(local(file, "read")))
+  ).pipe(Effect.mapError(localFile(operation, file, "read")))
 
   // Compressed bytes that swell to more than this are a bomb, whatever the headers say.
   const mostBytes = Math.min(
@@ -82,7 +77,7 @@ export const unpack = Effect.fnUntraced(function* (options: {
         : Effect.succeed(piece)
     })
 
-  const packed = Stream.mapError(fs.stream(file, { chunkSize: 256 * 1024 }), local(file, "read"))
+  const packed = Stream.mapError(fs.stream(file, { chunkSize: 256 * 1024 }), localFile(operation, file, "read"))
   const transform = decompressor(head)
   const plain =
     transform === undefined
@@ -137,20 +132,22 @@ export const unpack = Effect.fnUntraced(function* (options: {
     if (clash !== undefined) return yield* bad(clash, name)
     const target = path.join(directory, ...parts)
     if (header.type === "Directory") {
-      return yield* fs.makeDirectory(target, { recursive: true }).pipe(Effect.mapError(local(target, "made")))
+      return yield* fs
+        .makeDirectory(target, { recursive: true })
+        .pipe(Effect.mapError(localFile(operation, target, "made")))
     }
     bytes += header.size
     if (bytes > limits.maxBytes) return yield* bad(`brings the sum of sizes above ${limits.maxBytes} bytes`, name)
     const folder = path.dirname(target)
-    yield* fs.makeDirectory(folder, { recursive: true }).pipe(Effect.mapError(local(folder, "made")))
+    yield* fs.makeDirectory(folder, { recursive: true }).pipe(Effect.mapError(localFile(operation, folder, "made")))
     yield* Effect.scoped(
       Effect.gen(function* () {
         const handle = yield* fs
           .open(target, { flag: "wx", mode: 0o644 })
-          .pipe(Effect.mapError(local(target, "written")))
+          .pipe(Effect.mapError(localFile(operation, target, "written")))
         yield* Stream.runForEachArray(entry.body, (pieces) =>
           Effect.forEach(pieces, (piece) => handle.writeAll(piece), { discard: true }).pipe(
-            Effect.mapError(local(target, "written"))
+            Effect.mapError(localFile(operation, target, "written"))
           )
         )
       })

@@ -98,13 +98,14 @@ export const take = Effect.fnUntraced(function* (
   const begin = (attempt: number, from: string | null, step: Option.Option<number>, incident: string | null) =>
     append({ _tag: "Attempt", attempt, from, fromStep: Option.getOrElse(step, () => 0), incident })
   const last = () => state.attempts.at(-1)?.attempt ?? 0
-  if (state.attempts.length === 0) {
-    for (const trainingRunId of lineage) {
-      const attempt = last() + 1
-      yield* begin(attempt, null, Option.none(), null)
-      // somebody else made it: its session and its place in the sequence are theirs
-      yield* append({ _tag: "Started", attempt, trainingRunId, sessionId: "", nextSeq: 0 })
-    }
+  const written = new Set(know(state).lineage)
+  // one by one: whoever wrote them first may have died in between
+  for (const trainingRunId of lineage) {
+    if (written.has(trainingRunId)) continue
+    const attempt = last() + 1
+    yield* begin(attempt, null, Option.none(), null)
+    // somebody else made it: its session and its place in the sequence are theirs
+    yield* append({ _tag: "Started", attempt, trainingRunId, sessionId: "", nextSeq: 0 })
   }
   const current = () => state.attempts.findLast(({ started }) => started)
   return {

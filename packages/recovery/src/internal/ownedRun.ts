@@ -95,13 +95,17 @@ export const plan = Effect.fnUntraced(function* (
   ).pipe(provide(services))
   const unfit = new Map<string, string>()
   const fits = new Set<string>()
+  const judged = (candidate: CheckpointSelector.Candidate): CheckpointSelector.Candidate => {
+    const why = unfit.get(candidate.path)
+    return why === undefined ? candidate : { ...candidate, unfit: why }
+  }
   const now = yield* DateTime.now
   while (true) {
     const decided = Restore.plan({
       run: current(run),
       trainingRunId: Option.some(current(run)),
       incident: Option.some(options.incident),
-      candidates: listed.flat().map((candidate) => ({ ...candidate, unfit: unfit.get(candidate.path) })),
+      candidates: listed.flat().map(judged),
       quarantined: run.refused,
       strategy: options.strategy,
       committed: committed ?? 0,

@@ -23,11 +23,12 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Path from "effect/Path"
 import type * as Scope from "effect/Scope"
-import * as Digest from "./internal/digest.ts"
+import * as groupCommit from "./internal/groupCommit.ts"
 import * as journalFolder from "./internal/journalFolder.ts"
 import { runName } from "./internal/runName.ts"
-import { Fenced, JournalError, LeaseHeld, RunNotFound } from "./JournalError.ts"
+import { Fenced, JournalError, JournalUnwritable, RunNotFound } from "./JournalError.ts"
 import type { JournalRecord, Stamped } from "./JournalRecord.ts"
+import * as JournalStore from "./JournalStore.ts"
 
 export { JournalError } from "./JournalError.ts"
 
@@ -75,68 +76,70 @@ export class Journal extends Context.Service<
   }
 >()("@tinkex/training/Journal") {
   /** Journals that live as long as the layer: for tests, and for runs that nobody wants to resume. */
-  static readonly layerMemory: Layer.Layer<Journal> = Layer.sync(Journal, () => {
-    const runs = new Map<
-      string,
-      { readonly records: Array<Stamped>; readonly spool: Map<string, string>; epoch: number; open: boolean }
-    >()
-    const names = () => [...runs.keys()].toSorted()
+  static readonly layerMemory: Layer.Layer<Journal> = Layer.sync(Journal, () => fromStore(JournalStore.memory()))
 
-    const open = Effect.fn("Journal.open")(function* (name: string) {
-      const run = yield* runName(name)
-      const log = runs.get(run) ?? { records: [], spool: new Map<string, string>(), epoch: 0, open: false }
-      runs.set(run, log)
-      if (log.open) {
-        return yield* new JournalError({ reason: new LeaseHeld({ run, owner: journalFolder.thisProcess }) })
-      }
-      yield* Effect.acquireRelease(
-        Effect.sync(() => (log.open = true)),
-        () => Effect.sync(() => (log.open = false))
-      )
-      const records = [...log.records]
-      const epoch = ++log.epoch
-      const append = Effect.fnUntraced(function* (record: JournalRecord) {
-        if (epoch !== log.epoch || !log.open) {
-          const why = log.open ? `writer ${log.epoch} has taken over` : "it was closed"
-          return yield* new JournalError({ reason: new Fenced({ run, epoch, why }) })
-        }
-        log.records.push({ n: log.records.length, epoch, t: yield* DateTime.now, record })
-      })
-      const owner = { ...journalFolder.thisProcess, bootId: null, file: null }
-      yield* append({ _tag: "Epoch", owner, formerOwnerDead: true })
-      const spool: Spool = {
-        put: (text) =>
-          Effect.sync(() => {
-            const digest = Digest.ofText(text)
-            log.spool.set(digest, text)
-            return digest
-          }),
-        get: (digest) => Effect.sync(() => Option.fromUndefinedOr(log.spool.get(digest))),
-        drop: (digest) => Effect.sync(() => void log.spool.delete(digest))
-      }
-      return { run, epoch, records, formerOwnerDead: true, foreign: false, spool, append, appendLazy: append }
-    })
-
-    const read = Effect.fn("Journal.read")(function* (name: string) {
-      const run = yield* runName(name)
-      const log = runs.get(run)
-      if (log === undefined) {
-        return yield* new JournalError({ reason: new RunNotFound({ run, where: "memory", known: names() }) })
-      }
-      return [...log.records]
-    })
-
-    return Journal.of({ open, read, list: Effect.sync(names) })
-  })
+  /** A journal in a place that several machines share. What it needs of the place: `JournalStore`. */
+  static readonly layerStore = (store: JournalStore.JournalStore): Layer.Layer<Journal> =>
+    Layer.succeed(Journal, fromStore(store))
 
   /**
    * One folder for each run below `directory`, which is made when the first run is opened. A record is a line
-   * `<CRC-32> <bytes> <JSON>` of the file `journal.log`, fit for `less` and `grep`; `lock.db` beside it is the lease.
+   * `<CRC-32> <bytes> <JSON>` of the file `journal.log`, fit for `less` and `grep`; `lock.db` beside it is the lease, `spool` what
+   * steps have gathered. A journal of more than `compactAfter` bytes (default 8 MiB) is compacted when it is opened: all but its
+   * newest 1,000 records make room for what they add up to.
    */
   static readonly layerFileSystem = (
-    directory: string
+    directory: string,
+    options: { readonly compactAfter?: number | undefined } = {}
   ): Layer.Layer<Journal, never, FileSystem.FileSystem | Path.Path> =>
-    Layer.effect(Journal, Effect.map(journalFolder.make(directory), Journal.of))
+    Layer.effect(Journal, Effect.map(journalFolder.make(directory, options.compactAfter ?? 8 * 1024 ** 2), Journal.of))
 }
 
-export const { layerFileSystem, layerMemory } = Journal
+export const { layerFileSystem, layerMemory, layerStore } = Journal
+
+const fromStore = (store: JournalStore.JournalStore): Journal["Service"] => {
+  const open = Effect.fn("Journal.open")(function* (name: string) {
+    const run = yield* runName(name)
+    const owner = { ...journalFolder.thisProcess, bootId: null, file: null }
+    const { epoch, formerOwnerDead, records } = yield* Effect.acquireRelease(store.acquire(run, owner), (claim) =>
+      store.release(run, claim.epoch)
+    )
+    let n = (records.at(-1)?.n ?? -1) + 1
+    const sink: groupCommit.Sink<Stamped> = {
+      write: (lines) => store.append(run, epoch, lines),
+      sync: Effect.void,
+      closed: new JournalError({ reason: new Fenced({ run, epoch, why: "it was closed" }) }),
+      broken: (problem) =>
+        new JournalError({
+          reason: new JournalUnwritable({ path: `${store.name}/${run}`, operation: "append", problem })
+        })
+    }
+    const writer = yield* groupCommit.make(sink, (record: JournalRecord, millis): Stamped => {
+      return { n: n++, epoch, t: DateTime.makeUnsafe(millis), record }
+    })
+    yield* writer.append({ _tag: "Epoch", owner, formerOwnerDead })
+    return {
+      run,
+      epoch,
+      records,
+      formerOwnerDead,
+      foreign: false,
+      spool: {
+        put: (text: string) => store.put(run, text),
+        get: (digest: string) => store.get(run, digest),
+        drop: (digest: string) => store.drop(run, digest)
+      },
+      append: writer.append,
+      appendLazy: writer.appendLazy
+    }
+  })
+
+  const read = Effect.fn("Journal.read")(function* (name: string) {
+    const run = yield* runName(name)
+    const records = yield* store.read(run)
+    if (Option.isSome(records)) return records.value
+    return yield* new JournalError({ reason: new RunNotFound({ run, where: store.name, known: yield* store.list }) })
+  })
+
+  return { open, read, list: store.list }
+}

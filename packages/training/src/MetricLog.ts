@@ -6,7 +6,7 @@
  * - **ML3** a process that dies between a step and its line loses nothing: the line is written from the journal by the next one.
  *
  * While a run goes on, a restore takes back the lines of the steps that it goes back behind. The file is flushed to the disk
- * when the run is closed; before that the journal is what survives a power loss.
+ * from time to time and when the run is closed; in between the journal is what survives a power loss.
  *
  * ```ts ignore
  * Trainer.fineTune({ ... }).pipe(Effect.provide(MetricLog.layerFileSystem("./runs")))
@@ -106,7 +106,9 @@ export const layerFileSystem = (directory: string): Layer.Layer<never, never, Fi
         if ((ends.at(-1) ?? 0) < bytes.length) yield* cut(ends.at(-1) ?? 0)
         const write = (line: MetricLine) =>
           appending.write(encode(line)).pipe(
-            Effect.map((written) => void ends.push((ends.at(-1) ?? 0) + written)),
+            Effect.map((written) => ends.push((ends.at(-1) ?? 0) + written)),
+            // The journal, which could write lost lines again, keeps its newest thousand records whatever happens.
+            Effect.flatMap((lines) => (lines % 250 === 0 ? appending.sync : Effect.void)),
             Effect.mapError(unwritable("write"))
           )
         const rewind = (step: number) =>

@@ -247,6 +247,9 @@ export const apply = (state: RunState, record: Records.JournalRecord): RunState 
   }
 }
 
+/** As JSON, for a `Snapshot`. */
+export const save = (state: RunState): Schema.Json => Snapshot.save(state)
+
 const withExpiry = (expires: ReadonlyMap<string, number>, path: string, at: number | null) => {
   if (at === null && !expires.has(path)) return expires
   const next = new Map(expires)

@@ -9,9 +9,9 @@ import type * as Scope from "effect/Scope"
 import type { JournalError } from "../JournalError.ts"
 
 /** Where the lines go. */
-export interface Sink {
-  /** Appends the text, all of it, after making sure that nobody else has written. */
-  readonly write: (text: string) => Effect.Effect<void, JournalError>
+export interface Sink<Line> {
+  /** Appends the lines, all of them or none, after making sure that nobody else has written. */
+  readonly write: (lines: ReadonlyArray<Line>) => Effect.Effect<void, JournalError>
   /** Makes everything written so far durable. */
   readonly sync: Effect.Effect<void, JournalError>
   /** What an append is refused with once the scope is closed. */
@@ -25,11 +25,11 @@ export interface Sink {
  * durable one, or for the end, and go out with it in their order: they cost neither a write nor a flush. The first failure is the last thing that
  * happens: what the disk holds after it is unknown, and a second flush may report success without having written anything.
  *
- * `line` makes the text of the next record; if it throws, its place is not used up.
+ * `line` makes of a record what the sink writes; if it throws, its place is not used up.
  */
-export const make = <A>(
-  sink: Sink,
-  line: (value: A, millis: number) => string
+export const make = <A, Line>(
+  sink: Sink<Line>,
+  line: (value: A, millis: number) => Line
 ): Effect.Effect<
   {
     readonly append: (value: A) => Effect.Effect<void, JournalError>
@@ -41,7 +41,7 @@ export const make = <A>(
   Effect.gen(function* () {
     const clock = yield* Clock.Clock
     const wake = Latch.makeUnsafe()
-    let lines: Array<string> = []
+    let lines: Array<Line> = []
     let waiting: Deferred.Deferred<void, JournalError> | undefined
     let refusal: JournalError | undefined
     let ending = false
@@ -51,11 +51,11 @@ export const make = <A>(
         if (waiting === undefined && !ending) yield* wake.await
         if (lines.length === 0) return
         wake.closeUnsafe()
-        const text = lines.join("")
+        const taken = lines
         const group = waiting
         lines = []
         waiting = undefined
-        const exit = yield* Effect.exit(Effect.andThen(sink.write(text), sink.sync))
+        const exit = yield* Effect.exit(Effect.andThen(sink.write(taken), sink.sync))
         if (Exit.isFailure(exit)) {
           const fail = exit.cause.reasons.find(Cause.isFailReason)
           refusal = fail === undefined ? sink.broken(Cause.pretty(exit.cause)) : fail.error

@@ -19,6 +19,8 @@ import * as Digest from "./digest.ts"
 import * as folderLock from "./folderLock.ts"
 import * as groupCommit from "./groupCommit.ts"
 import * as journalFrame from "./journalFrame.ts"
+import * as Goodput from "../Goodput.ts"
+import * as RunState from "../RunState.ts"
 import { isRunName, runName } from "./runName.ts"
 
 /** How this process is named to others. */
@@ -36,12 +38,16 @@ const corrupt = (path: string, { offset, problem, record }: journalFrame.Damage)
 const nothing: journalFrame.Parsed = { records: [], bytes: 0, damage: undefined }
 
 const newestOwner = (records: ReadonlyArray<Stamped>): Owner | undefined => {
-  const last = records.findLast(({ record }) => record._tag === "Epoch")?.record
-  return last?._tag === "Epoch" ? last.owner : undefined
+  const last = records.findLast(({ record }) => record._tag === "Epoch" || record._tag === "Snapshot")?.record
+  if (last?._tag === "Epoch") return last.owner
+  return last === undefined ? undefined : RunState.fold([last]).epoch?.owner
 }
 
+/** So many of the newest records are never folded: whoever reads along may not have got so far. */
+const tail = 1000
+
 /** The journals below `directory`. */
-export const make = Effect.fnUntraced(function* (directory: string) {
+export const make = Effect.fnUntraced(function* (directory: string, compactAfter: number) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const fileOf = (run: string) => path.join(directory, run, "journal.log")
@@ -105,6 +111,35 @@ export const make = Effect.fnUntraced(function* (directory: string) {
         .pipe(Effect.mapError(unwritable(path.join(folder, digest), "remove")))
   })
 
+  /**
+   * Puts one record in the place of all but the newest ones: what they add up to. The new file is written beside the old one and
+   * takes its name when it is on the disk, so that a crash leaves one of the two. Gives its length.
+   */
+  const compact = Effect.fnUntraced(function* (folder: string, file: string, records: ReadonlyArray<Stamped>) {
+    const folded = records.slice(0, -tail)
+    const last = folded.at(-1)
+    if (last === undefined) return undefined
+    const snapshot: JournalRecord = {
+      _tag: "Snapshot",
+      state: RunState.save(RunState.fold(folded.map(({ record }) => record))),
+      account: Goodput.saveAccount(Goodput.fold(folded))
+    }
+    const kept = [{ ...last, record: snapshot }, ...records.slice(-tail)]
+    const text = kept
+      .map(({ epoch, n, record, t }) => journalFrame.encode(n, epoch, t.epochMilliseconds, record))
+      .join("")
+    const part = `${file}.part`
+    yield* Effect.scoped(
+      Effect.gen(function* () {
+        const handle = yield* fs.open(part, { flag: "w" })
+        yield* handle.writeAll(Buffer.from(text))
+        yield* handle.sync
+      })
+    ).pipe(Effect.andThen(fs.rename(part, file)), Effect.mapError(unwritable(file, "compact")))
+    yield* syncDirectory(folder)
+    return Buffer.byteLength(text)
+  })
+
   const open = Effect.fn("Journal.open")(function* (name: string) {
     const run = yield* runName(name)
     const folder = path.join(directory, run)
@@ -122,18 +157,26 @@ export const make = Effect.fnUntraced(function* (directory: string) {
       yield* handle.truncate(bytes).pipe(Effect.andThen(handle.sync), Effect.mapError(unwritable(file, "cut")))
       yield* Effect.logWarning(`Run "${run}" was cut off while it wrote record ${damage.record}: ${damage.problem}`)
     }
-    const info = yield* handle.stat.pipe(Effect.mapError(unreadable(file)))
-    const owner: Owner = {
+    const identity = (info: FileSystem.File.Info) =>
+      Option.getOrNull(Option.map(info.ino, (ino) => `${info.dev}:${ino}`))
+    const found: Owner = {
       ...thisProcess,
       bootId: yield* bootId,
-      file: Option.getOrNull(Option.map(info.ino, (ino) => `${info.dev}:${ino}`))
+      file: identity(yield* handle.stat.pipe(Effect.mapError(unreadable(file))))
     }
     const former = newestOwner(records)
-    const formerOwnerDead = former === undefined || provenDead(former, owner)
+    const formerOwnerDead = former === undefined || provenDead(former, found)
+    const foreign =
+      former !== undefined && (former.host !== found.host || (former.file !== null && former.file !== found.file))
+    const compacted = bytes > compactAfter && records.length > tail ? yield* compact(folder, file, records) : undefined
+    const owner: Owner =
+      compacted === undefined
+        ? found
+        : { ...found, file: identity(yield* fs.stat(file).pipe(Effect.mapError(unreadable(file)))) }
     const epoch = (records.at(-1)?.epoch ?? 0) + 1
-    let n = records.length
+    let n = (records.at(-1)?.n ?? -1) + 1
     const appending = yield* (yield* openAppendFile)(file).pipe(Effect.mapError(unwritable(file, "open")))
-    const sink = fileSink({ run, file, epoch, appending, size: bytes })
+    const sink = fileSink({ run, file, epoch, appending, size: compacted ?? bytes })
     const writer = yield* groupCommit.make(sink, (record: JournalRecord, millis) => {
       const line = journalFrame.encode(n, epoch, millis, record)
       n++
@@ -144,8 +187,6 @@ export const make = Effect.fnUntraced(function* (directory: string) {
       yield* syncDirectory(folder)
       yield* syncDirectory(directory)
     }
-    const foreign =
-      former !== undefined && (former.host !== owner.host || (former.file !== null && former.file !== owner.file))
     const spool = spoolIn(path.join(folder, "spool"))
     return {
       run,
@@ -196,7 +237,7 @@ const fileSink = (options: {
   readonly epoch: number
   readonly appending: AppendFile
   readonly size: number
-}): groupCommit.Sink => {
+}): groupCommit.Sink<string> => {
   const { appending, epoch, file, run } = options
   let { size } = options
   const fenced = (why: string) => new JournalError({ reason: new Fenced({ run, epoch, why }) })
@@ -209,8 +250,8 @@ const fileSink = (options: {
         : Effect.void
   )
   return {
-    write: (text) =>
-      Effect.andThen(check, Effect.mapError(appending.write(text), unwritable(file, "write"))).pipe(
+    write: (lines) =>
+      Effect.andThen(check, Effect.mapError(appending.write(lines.join("")), unwritable(file, "write"))).pipe(
         Effect.map((bytes) => void (size += bytes))
       ),
     sync: Effect.mapError(appending.sync, unwritable(file, "sync")),

@@ -45,12 +45,16 @@ export const parse = (bytes: Buffer): Parsed => {
   const stop = (torn: boolean, problem: string): Parsed => ({
     records,
     bytes: offset,
-    damage: { torn, offset, record: records.length, problem }
+    damage: { torn, offset, record: (records.at(-1)?.n ?? -1) + 1, problem }
   })
   while (offset < bytes.length) {
     const frame = frameAt(bytes, offset)
-    if (typeof frame === "string" || frame.n !== records.length) {
-      const later = frameFrom(bytes, offset, records.length)
+    const first = records.length === 0
+    const expected = (records.at(-1)?.n ?? -1) + 1
+    // A compacted journal begins with what all records before it add up to, under the number of the last of them.
+    const fits = typeof frame !== "string" && (frame.n === expected || (first && isSnapshot(frame.json)))
+    if (!fits) {
+      const later = frameFrom(bytes, offset, expected)
       const found = typeof frame === "string" ? frame : `record ${frame.n} stands in its place`
       return later === undefined ? stop(true, found) : stop(false, `${found}, and record ${later} follows it unharmed`)
     }
@@ -70,6 +74,15 @@ export const parse = (bytes: Buffer): Parsed => {
   }
   return { records, bytes: offset, damage: undefined }
 }
+
+const isSnapshot = (json: unknown): boolean =>
+  typeof json === "object" &&
+  json !== null &&
+  "record" in json &&
+  typeof json.record === "object" &&
+  json.record !== null &&
+  "_tag" in json.record &&
+  json.record._tag === "Snapshot"
 
 const Line = Schema.toCodecJson(
   Schema.Struct({

@@ -45,7 +45,8 @@ import * as InProcess from "./internal/inProcessCarrier.ts"
 import * as NodeCarrier from "./internal/nodeCarrier.ts"
 import type { ApiRequest, Reply } from "./internal/reply.ts"
 import * as ResultLog from "./internal/resultLog.ts"
-import { type Settings, World } from "./internal/world.ts"
+import type { Settings } from "./internal/settings.ts"
+import { World } from "./internal/world.ts"
 import * as LanguageModel from "./LanguageModel.ts"
 
 /** How to run an emulator. Everything has a default. */

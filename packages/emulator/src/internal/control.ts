@@ -7,7 +7,8 @@ import type { Trainee } from "./compute.ts"
 import { jsonBody } from "./handlers/body.ts"
 import * as Operations from "./operations.ts"
 import { type ApiRequest, json, ok, type Refused, type Reply } from "./reply.ts"
-import type { Model, World } from "./world.ts"
+import type { Model } from "./entities.ts"
+import type { World } from "./world.ts"
 
 const snapshotOf = (model: Model): ModelSnapshot => ({
   modelId: model.id,
@@ -86,8 +87,8 @@ export const make = (world: World): EmulatorControl => {
         return startTimed(world, plan)
       }),
     firedFaults: Effect.sync(() => [...world.faults.fired]),
-    telemetry: Effect.sync(() => [...world.telemetry]),
-    requests: Effect.sync(() => [...world.audit])
+    telemetry: Effect.sync(() => [...world.records.telemetry]),
+    requests: Effect.sync(() => [...world.records.requests])
   }
 }
 

@@ -163,7 +163,7 @@ const mangled = (reply: Reply, manner: FaultPlan.Manner, before: Reply | undefin
 /** Answers any request; nothing that a client sends makes it fail. */
 export const dispatch = (world: World): ((request: ApiRequest) => Effect.Effect<Reply>) => {
   const record = (request: ApiRequest, route: Route | undefined, reply: Reply) => {
-    world.record({
+    world.records.request({
       at: world.now(),
       endpoint: route?.name ?? `${request.method} ${request.path}`,
       status: reply.dropped === true ? 0 : reply.status,

@@ -10,7 +10,9 @@ import { type AdamParams, failed, type OperationFailed, type Pass, type Trainee 
 import * as Digest from "./digest.ts"
 import type { Result } from "./futures.ts"
 import * as Outputs from "./outputs.ts"
-import { corrupted, type Model, notLoaded, type Work, type World } from "./world.ts"
+import { corrupted, notLoaded } from "./deaths.ts"
+import type { Model, Work } from "./entities.ts"
+import type { World } from "./world.ts"
 
 const body = (value: Readonly<Record<string, unknown>>): Result => ({ _tag: "Json", body: value })
 
@@ -42,7 +44,7 @@ export const createModel =
     Effect.gen(function* () {
       model.trainee =
         world.settings.compute === "none" ? idle(world, model.run) : yield* Compute.make(configOf(world, model.run))
-      world.did("model_created", model.run)
+      world.records.did("model_created", model.run)
       yield* world.persist(model.run)
       return body({ model_id: model.id, type: "create_model" })
     })
@@ -60,8 +62,8 @@ export const pass =
     Effect.gen(function* () {
       const state = yield* trainee(model)
       const result = yield* state.pass(batch, !forwardOnly)
-      const consumer = world.consumer(model.session, model.run.baseModel)
-      world.charge(consumer, { type: "training", token_count: tokensOf(batch) })
+      const consumer = world.records.consumer(model.session, model.run.baseModel)
+      world.records.charge(consumer, { type: "training", token_count: tokensOf(batch) })
       if (!forwardOnly) {
         model.gradients.push(digests)
         model.datums += batch.data.length
@@ -150,7 +152,7 @@ const enter = (
     const expiresAt = ttlSeconds === undefined ? null : savedAt + ttlSeconds * 1000
     const record: CheckpointRecord = { kind, name, savedAt, expiresAt, public: false, userMetadata, ...found }
     run.checkpoints = [...run.checkpoints.filter((other) => other.kind !== kind || other.name !== name), record]
-    world.did("checkpoint_saved", run, record)
+    world.records.did("checkpoint_saved", run, record)
     return world.persist(run)
   })
 
@@ -187,7 +189,7 @@ export const saveWeights =
       }
       if (damage === "empty") sizeBytes = 0
       if (damage === "truncated") sizeBytes = Math.floor(sizeBytes / 2)
-      world.charge(world.consumer(model.session, run.baseModel), { type: "checkpoint", count: 1 })
+      world.records.charge(world.records.consumer(model.session, run.baseModel), { type: "checkpoint", count: 1 })
       yield* enter(world, run, "weights", options, { sizeBytes, steps, damage: damage ?? null })
       return done
     })
@@ -211,7 +213,7 @@ export const saveForSampler =
         const stored = yield* storeFiles(world, { id, snapshot: { ...snapshot, adam: undefined }, meta: { steps } })
         sizeBytes = stored.sizeBytes
       }
-      world.charge(world.consumer(model.session, run.baseModel), { type: "checkpoint", count: 1 })
+      world.records.charge(world.records.consumer(model.session, run.baseModel), { type: "checkpoint", count: 1 })
       yield* enter(world, run, kind, options, { sizeBytes, steps, damage: null })
       const type = kind === "sampler_weights" ? "save_weights_for_sampler" : "save_weights_external"
       return body({ path: pathOf(run.id, { kind, name }), type })

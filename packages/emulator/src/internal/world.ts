@@ -10,139 +10,26 @@ import type { Clock } from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
-import type { RequestRecord, TelemetryRecord } from "../EmulatorControl.ts"
 import type { CheckpointStore } from "../CheckpointStore.ts"
 import type { EmulatorError } from "../EmulatorError.ts"
 import type * as FaultPlan from "../FaultPlan.ts"
 import { type Catalog, type CheckpointRecord, type Run, storeId } from "./catalog.ts"
-import { Downloads } from "./downloads.ts"
-import type { Slice } from "./perfetto.ts"
-import { type Consumer, Usage, type UsageInfo } from "./usage.ts"
-import { failed, type OperationFailed, type Trainee } from "./compute.ts"
+import { failed, type OperationFailed } from "./compute.ts"
+import { broken, corrupted, dead, deathOf, noAccess, notLoaded } from "./deaths.ts"
 import * as Digest from "./digest.ts"
-import { Faults, type OperationFaults } from "./faults.ts"
-import { type Future, Futures, type QueueState, type Result } from "./futures.ts"
-import { Gate, type GateSettings } from "./gate.ts"
-import { type Audit, json, ok, refused, type Refused, type Reply } from "./reply.ts"
+import { Downloads } from "./downloads.ts"
+import type { Model, Op, SamplingSession, Session, Work } from "./entities.ts"
+import { Faults } from "./faults.ts"
+import { type Future, Futures, type Result } from "./futures.ts"
+import { Gate } from "./gate.ts"
+import { baseModels } from "./lmShape.ts"
+import { Records } from "./records.ts"
+import { type Audit, refused, type Refused, type Reply } from "./reply.ts"
 import type { ResultLog } from "./resultLog.ts"
 import { Sequence } from "./sequence.ts"
-import { baseModels } from "./lmShape.ts"
-import type { Sampler } from "../Sampler.ts"
+import type { Settings } from "./settings.ts"
+import { submitted } from "./submitted.ts"
 
-export interface Session {
-  readonly id: string
-  readonly owner: string
-  readonly openedAt: number
-  readonly userMetadata: Readonly<Record<string, string>> | null
-  projectId: string | null
-  lastBeat: number
-  expired: boolean
-  readonly models: Map<number, Model>
-  readonly samplers: Map<number, SamplingSession>
-  /** Its client has said that it is done. */
-  finished: boolean
-  /** What it asked for, and how long that took; the first 10,000. */
-  readonly trace: Array<Slice>
-}
-
-/** Something that a user did, for the audit. */
-export interface Deed {
-  readonly at: number
-  readonly event: string
-  readonly modelId: string
-  readonly path?: string
-  readonly purpose?: string
-}
-
-/** Weights under a name of their own, from which any number of requests may sample. */
-export interface SamplingSession {
-  readonly id: string
-  readonly session: Session
-  /** Of the request that opened it. */
-  readonly digest: string
-  readonly baseModel: string
-  readonly modelPath: string | null
-  /** The weights, read when they are first needed. */
-  readonly sampler: Effect.Effect<Sampler, OperationFailed>
-  /** Requests by their numbers, which may be beyond 2^53. */
-  readonly requests: Map<string, { readonly digest: string; readonly future: Future }>
-  /** Clients that have joined, besides the one that opened it. */
-  clients: number
-  /** Requests that have ended, in that order. */
-  readonly completions: Array<Completion>
-  /** Wakes those who wait for another completion; a new one each time. */
-  news: Deferred.Deferred<void>
-}
-
-/** A request of a sampling session that has ended. */
-export interface Completion {
-  readonly requestId: string
-  readonly seqId: string
-  readonly failed: boolean
-  readonly size: number
-}
-
-/** What an operation does when its turn comes. */
-export type Work = (model: Model, seqId: number) => Effect.Effect<Result, OperationFailed>
-
-export interface Op {
-  readonly operation: FaultPlan.Operation
-  readonly seqId: number
-  readonly future: Future
-  readonly faults: OperationFaults
-  /** Taken away once it has run: a batch need not outlive its turn. */
-  work: Work | undefined
-}
-
-export interface Model {
-  readonly id: string
-  readonly session: Session
-  readonly run: Run
-  readonly sequence: Sequence<Op>
-  trainee: Trainee | undefined
-  /** Digests of the examples whose gradients wait for the next step. */
-  gradients: Array<Uint8Array>
-  datums: number
-  running: boolean
-  unloaded: boolean
-  /** Can do no more, and its run is not flagged. */
-  broken: boolean
-  /** Was loaded from a checkpoint that corrupts it at its first step. */
-  tainted: boolean
-  lastUsed: number
-}
-
-export type Api = "0.25" | "0.38"
-
-export interface Settings {
-  readonly seed: number
-  readonly longPollMillis: number
-  readonly sessionTimeoutMillis: number
-  readonly retentionMillis: number
-  readonly gate: GateSettings
-  readonly compute: "model" | "none"
-  /** The revision of the API that is served. */
-  readonly api: Api
-  /** What a poll for a result that is not there yet is answered with. */
-  readonly pendingReply: "try_again" | "408"
-  /** Results of more bytes are first told by their size, to those who allow it. */
-  readonly metadataOnlyAbove: number
-  /** Samples that are drawn at the same time; more are refused with 429. */
-  readonly samplingCapacity: number
-  /** How long archives and traces take to be made. */
-  readonly buildMillis: number
-  readonly archiveReply: "redirect" | "json"
-  /** Names that are served, each with the model that stands behind it. */
-  readonly models: ReadonlyMap<string, string>
-  /** What a number that was used for another request is answered with. */
-  readonly conflicts: "refuse" | "original"
-  /** Replaces parts of the reply to `client/config`. */
-  readonly clientConfig: Readonly<Record<string, unknown>>
-  /** And of the reply to `client/dynamic_config`. */
-  readonly dynamicConfig: Readonly<Record<string, unknown>>
-}
-
-const auditLimit = 100_000
 const traceLimit = 10_000
 
 export class World {
@@ -155,10 +42,7 @@ export class World {
   readonly sessions = new Map<string, Session>()
   readonly models = new Map<string, Model>()
   readonly samplers = new Map<string, SamplingSession>()
-  readonly audit: Array<RequestRecord> = []
-  readonly deeds: Array<Deed> = []
-  readonly telemetry: Array<TelemetryRecord> = []
-  readonly usage = new Usage()
+  readonly records: Records
   readonly downloads: Downloads
   private sampling = 0
   private readonly built = new Map<string, number>()
@@ -184,6 +68,7 @@ export class World {
     // Ids of an earlier process must not name things of this one. Without a directory only the time of start tells them apart.
     this.label = options.catalog.boot > 0 ? `${options.catalog.boot}` : this.now().toString(36)
     this.gate = new Gate(options.settings.gate, Digest.ofJson([options.settings.seed, this.label, "secret"]), this.now)
+    this.records = new Records(this.now)
     this.downloads = new Downloads(this.gate, this.now)
     this.futures = new Futures(this.label, options.settings.retentionMillis, options.results)
   }
@@ -193,29 +78,6 @@ export class World {
     return Effect.asVoid(Effect.forkIn(work, this.scope))
   }
 
-  record(entry: RequestRecord): void {
-    this.audit.push(entry)
-    if (this.audit.length > auditLimit * 1.1) this.audit.splice(0, this.audit.length - auditLimit)
-  }
-
-  /** Enters what was done with a model or with a checkpoint of its run. */
-  did(event: string, run: Run, checkpoint?: Pick<CheckpointRecord, "kind" | "name">): void {
-    const path =
-      checkpoint === undefined
-        ? {}
-        : {
-            path: `tinker://${run.id}/${checkpoint.kind}/${checkpoint.name}`,
-            purpose: checkpoint.kind === "weights" ? "training" : "sampling"
-          }
-    this.deeds.push({ at: this.now(), event, modelId: run.id, ...path })
-    if (this.deeds.length > auditLimit * 1.1) this.deeds.splice(0, this.deeds.length - auditLimit)
-  }
-
-  keepTelemetry(entry: TelemetryRecord): void {
-    this.telemetry.push(entry)
-    if (this.telemetry.length > auditLimit * 1.1) this.telemetry.splice(0, this.telemetry.length - auditLimit)
-  }
-
   /** When a file that is asked for will be there; the first request begins the work. */
   builtAt(id: string): number {
     const known = this.built.get(id)
@@ -223,15 +85,6 @@ export class World {
     const at = this.now() + this.settings.buildMillis
     this.built.set(id, at)
     return at
-  }
-
-  /** Who pays for what is done in a session. */
-  consumer(session: Session, baseModel: string): Consumer {
-    return { user: session.owner, sessionId: session.id, projectId: session.projectId, baseModel }
-  }
-
-  charge(consumer: Consumer, info: UsageInfo): void {
-    this.usage.add(this.now(), consumer, info)
   }
 
   /** The model behind a name that is served. */
@@ -641,111 +494,4 @@ export class World {
     const track = place.modelId ?? place.samplerId ?? session.id
     session.trace.push({ name: operation, track, fromMillis: createdAt, toMillis: now })
   }
-
-  /** Waits for a result as long as a poll may take. */
-  retrieve(
-    requestId: string,
-    user: string,
-    wants: { readonly protobuf: boolean; readonly metadataOnly: boolean }
-  ): Effect.Effect<Reply, Refused> {
-    return Effect.suspend(() => {
-      const future = this.futures.find(requestId, this.now())
-      if (future === "unknown" && !this.isOfLostSampler(requestId)) {
-        return Effect.fail(refused(404, `Request ${requestId} not found`))
-      }
-      if (typeof future === "string") return Effect.fail(gone(requestId))
-      if (future.place.user !== user) return Effect.fail(noAccess())
-      const reply = (result: Result) => Effect.succeed(this.result(future, result, wants))
-      if (future.result !== undefined) return reply(future.result)
-      return Deferred.await(future.settled).pipe(
-        Effect.timeoutOption(this.settings.longPollMillis),
-        Effect.flatMap(() => {
-          if (future.expired) return Effect.fail(gone(requestId))
-          return future.result === undefined ? Effect.succeed(this.pending(future)) : reply(future.result)
-        })
-      )
-    })
-  }
-
-  /** Ids of samples say where they come from: a session that ended, or an earlier process. */
-  private isOfLostSampler(requestId: string): boolean {
-    const sampler = /^(.+:sample:\d+):\d+$/.exec(requestId)?.[1]
-    return sampler !== undefined && !this.samplers.has(sampler)
-  }
-
-  private pending(future: Future): Reply {
-    const { id, queueState } = future
-    const turn = future.unanswered++ % 2 === 0 ? "paused_rate_limit" : "active"
-    const state = this.faults.paused?.queueState ?? (queueState === "alternating" ? turn : queueState)
-    const reason = pauseReasons[state]
-    return json(this.settings.pendingReply === "408" ? 408 : 200, {
-      type: "try_again",
-      request_id: id,
-      queue_state: state,
-      ...(reason === undefined ? {} : { queue_state_reason: reason })
-    })
-  }
-
-  private result(
-    future: Future,
-    result: Result,
-    wants: { readonly protobuf: boolean; readonly metadataOnly: boolean }
-  ): Reply {
-    const { samples: _, user: __, ...audit } = future.place
-    const size = (reply: Reply) => Buffer.byteLength(reply.body)
-    const whole =
-      result._tag === "Failed"
-        ? ok({ error: result.error, category: result.category })
-        : result._tag === "Json"
-          ? ok(result.body)
-          : wants.protobuf
-            ? { status: 200, contentType: "application/x-protobuf", body: result.protobuf() }
-            : ok(result.json())
-    if (wants.metadataOnly && result._tag === "Output" && size(whole) > this.settings.metadataOnlyAbove) {
-      return ok({ status: "complete_metadata", response_payload_size: size(whole) }, { audit })
-    }
-    return { ...whole, audit, finished: true, dropped: this.faults.loses("retrieve_future", audit) }
-  }
 }
-
-const gone = (requestId: string): Refused => refused(410, `The result of request ${requestId} is gone`)
-
-const pauseReasons: Readonly<Record<QueueState, string | undefined>> = {
-  active: undefined,
-  paused_capacity: "there is no capacity for this request at the moment",
-  paused_rate_limit: "too many requests at the moment"
-}
-
-/** Clients of later versions want a name for every sequence of a sample before there is one. */
-const sequenceIds = ({ id, place: { samples } }: Future) =>
-  samples === undefined
-    ? {}
-    : { sample_sequence_ids: Array.from({ length: samples }, (_, sample) => `${id}:${sample}`) }
-
-export const submitted = (future: Future, audit: Audit, dropped: boolean): Reply => {
-  const body = { request_id: future.id, model_id: future.place.modelId, ...sequenceIds(future) }
-  return json(200, body, { audit, dropped })
-}
-
-/** What is said of every operation of a model that can do no more. */
-const deathOf = (model: Model): string | undefined => {
-  if (model.unloaded) return notLoaded(model.id)
-  if (model.run.corrupted) return corrupted(model.id)
-  return model.broken ? broken(model.id) : undefined
-}
-
-/** Somebody else's. */
-export const noAccess = (audit?: Audit): Refused => refused(403, "You do not have access to this model", audit)
-
-export const notLoaded = (modelId: string) => `Model ${modelId} not loaded`
-
-/** The result of an operation of a model that can do no more. */
-const dead = (model: Model): Result => ({
-  _tag: "Failed",
-  error: deathOf(model) ?? "it ended",
-  category: "server"
-})
-
-const broken = (modelId: string) => `Model ${modelId} failed before; nothing more can be done with it`
-
-export const corrupted = (modelId: string) => `Model ${modelId} is corrupted; nothing more can be done with it`

@@ -121,7 +121,7 @@ export const readable = (world: World, request: Caller, parameters: ReadonlyArra
 
 export const deleteCheckpoint: Handler = (world, request, parameters) =>
   Effect.flatMap(findRecord(world, request, parameters, "own"), ({ record, run }) => {
-    world.did("checkpoint_deleted", run, record)
+    world.records.did("checkpoint_deleted", run, record)
     return Effect.as(world.removeCheckpoint(run, record), ok({}))
   })
 
@@ -130,7 +130,7 @@ export const bareCheckpoint: Handler = (_world, _request, [, name = ""]) =>
   Effect.fail(refused(400, `"${name}" lacks its kind; write weights/${name}`))
 
 const change = (world: World, event: string, { record, run }: Found, to: Partial<CheckpointRecord>) => {
-  world.did(event, run, record)
+  world.records.did(event, run, record)
   run.checkpoints = run.checkpoints.map((other) => (other === record ? { ...record, ...to } : other))
   return Effect.as(world.persist(run), ok({}))
 }

@@ -10,7 +10,8 @@ import { type Run, storeId } from "../catalog.ts"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
 import { type Caller, json, ok, refused, type Reply } from "../reply.ts"
-import type { Completion, SamplingSession, World } from "../world.ts"
+import type { Completion, SamplingSession } from "../entities.ts"
+import type { World } from "../world.ts"
 import { jsonBody } from "./body.ts"
 import { readable } from "./checkpoints.ts"
 import type { Handler } from "./session.ts"
@@ -137,7 +138,7 @@ export const copyWeights: Handler = (world, request) =>
       checkpoints: [{ ...source.record, savedAt: now, expiresAt, public: false }]
     }
     world.catalog.runs.set(to.id, run)
-    world.did("checkpoint_copied", run, source.record)
+    world.records.did("checkpoint_copied", run, source.record)
     yield* world.persist(run)
     return reply
   })

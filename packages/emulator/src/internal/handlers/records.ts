@@ -16,7 +16,7 @@ const readTelemetry = jsonBody(
 )
 export const telemetry: Handler = (world, request) =>
   Effect.map(readTelemetry(request), ({ events, session_id: sessionId }) => {
-    for (const event of events) world.keepTelemetry({ sessionId, event })
+    for (const event of events) world.records.keepTelemetry({ sessionId, event })
     return ok({ status: "accepted" })
   })
 
@@ -30,7 +30,7 @@ export const audit: Handler = (world, request) => {
   const day = request.query.get("day") ?? new Date(world.now()).toISOString().slice(0, 10)
   const from = /^\d{4}-\d\d-\d\d$/.test(day) ? Date.parse(`${day}T00:00:00Z`) : Number.NaN
   if (Number.isNaN(from)) return Effect.fail(refused(422, `day is "${day}"; write YYYY-MM-DD`))
-  const entries = world.deeds
+  const entries = world.records.deeds
     .filter(({ at, path }) => at >= from && at < from + dayMillis && (kind === "all" || path !== undefined))
     .map(({ at, event, modelId, path, purpose }) => ({
       timestamp: new Date(at).toISOString(),
@@ -93,7 +93,7 @@ export const billingUsage: Handler = (world, request) =>
             ? "starting_on is in the future"
             : undefined
     if (problem !== undefined) return yield* Effect.fail(refused(400, problem))
-    const events = [...world.usage.between(from, before), ...storageOf(world, from, before)]
+    const events = [...world.records.usage.between(from, before), ...storageOf(world, from, before)]
       .filter(({ consumer }) => consumer.user === request.user)
       .toSorted((a, b) => a.hour - b.hour)
     const sessions: Record<string, { readonly user_metadata: Readonly<Record<string, string>> | null }> = {}

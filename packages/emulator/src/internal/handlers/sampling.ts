@@ -11,7 +11,9 @@ import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
 import * as Outputs from "../outputs.ts"
 import { ok, refused, type Refused } from "../reply.ts"
-import { type SamplingSession, submitted, type World } from "../world.ts"
+import type { SamplingSession } from "../entities.ts"
+import { submitted } from "../submitted.ts"
+import type { World } from "../world.ts"
 import { jsonBody } from "./body.ts"
 import { checkBaseModel, type Handler } from "./session.ts"
 import { locate } from "./weights.ts"
@@ -257,10 +259,10 @@ export const asample: Handler = (world, request) =>
           const consumer =
             session === undefined
               ? { user: request.user, sessionId: null, projectId: null, baseModel: source.baseModel }
-              : world.consumer(session.session, source.baseModel)
+              : world.records.consumer(session.session, source.baseModel)
           const tokens = sampled.sequences.reduce((sum, sequence) => sum + sequence.tokens.length, 0)
-          world.charge(consumer, { type: "sampling_prefill", cached: false, token_count: prompt.length })
-          world.charge(consumer, { type: "sampling_sample", token_count: tokens })
+          world.records.charge(consumer, { type: "sampling_prefill", cached: false, token_count: prompt.length })
+          world.records.charge(consumer, { type: "sampling_sample", token_count: tokens })
           return Outputs.sample(responseOf(sampled, body, prompt))
         })
       }

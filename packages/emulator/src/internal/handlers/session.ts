@@ -6,7 +6,8 @@ import * as LanguageModel from "../../LanguageModel.ts"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
 import { type Caller, ok, refused, type Refused, type Reply } from "../reply.ts"
-import type { Model, Session, Work, World } from "../world.ts"
+import type { Model, Session, Work } from "../entities.ts"
+import type { World } from "../world.ts"
 import { jsonBody, queryInt } from "./body.ts"
 
 export type Handler = (

@@ -8,6 +8,7 @@ import * as Zstd from "@tinkex/tinker/wire/Zstd"
 import * as Effect from "effect/Effect"
 import * as Digest from "../digest.ts"
 import * as Operations from "../operations.ts"
+import * as Polls from "../polls.ts"
 import { type ApiRequest, maxBodyBytes, refused, type Refused, type Reply } from "../reply.ts"
 import type { World } from "../world.ts"
 import { jsonBody } from "./body.ts"
@@ -88,7 +89,7 @@ export const optimStep: Handler = (world, request) =>
 const readRetrieve = jsonBody(Json.RetrieveFutureRequest)
 export const retrieveFuture: Handler = (world, request) =>
   Effect.flatMap(readRetrieve(request), (body) =>
-    world.retrieve(body.request_id, request.user, {
+    Polls.retrieve(world, body.request_id, request.user, {
       protobuf: request.header("accept")?.includes(Headers.protobuf) === true,
       metadataOnly: body.allow_metadata_only
     })

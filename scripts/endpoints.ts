@@ -294,6 +294,18 @@ const rows: ReadonlyArray<Row> = [
     peers: [later]
   },
   {
+    endpoint: Contract.copyWeights,
+    call: "`ServiceClient.copyWeights` (after 0.25)",
+    test: [rest, "copies checkpoints and says what they take up, where the service knows how"],
+    peers: [later]
+  },
+  {
+    endpoint: Contract.storageUsage,
+    call: "`RestClient.getStorageUsage` (after 0.25)",
+    test: [rest, "copies checkpoints and says what they take up, where the service knows how"],
+    peers: [later]
+  },
+  {
     endpoint: Contract.cancelFuture,
     call: "an abandoned `SamplingClient.sample`, likewise (after 0.25)",
     test: [sampling, "ends at the caller's deadline, and tells a service that wants to know"],

@@ -154,6 +154,32 @@ describe("RestClient", () => {
     }).pipe(Effect.scoped, over())
   )
 
+  it.live("copies checkpoints and says what they take up, where the service knows how", () =>
+    Effect.gen(function* () {
+      const rest = yield* RestClient
+      const service = yield* ServiceClient
+      const { state, weights } = yield* trained
+      for (const path of [state, weights]) {
+        const copy = yield* service.copyWeights(path, { ttl: "1 hour" })
+        assert.notStrictEqual(copy, path)
+        const [original, found] = [yield* rest.getCheckpoint(path), yield* rest.getCheckpoint(copy)]
+        assert.deepStrictEqual([found.checkpointId, found.sizeBytes], [original.checkpointId, original.sizeBytes])
+        assert.isTrue(Option.isSome(found.expiresAt))
+      }
+      const [usage] = yield* rest.getStorageUsage()
+      assert.strictEqual(usage?.checkpoints, 4)
+      assert.isAbove(usage?.bytes ?? 0, 0)
+    }).pipe(Effect.scoped, over({ api: "0.38" }))
+  )
+
+  it.live("says of a service of 0.25 that it does not know them", () =>
+    Effect.gen(function* () {
+      const service = yield* ServiceClient
+      assert.strictEqual(yield* reasonOf(service.copyWeights("tinker://r/weights/a")), "NotFound")
+      assert.strictEqual(yield* reasonOf(service.rest.getStorageUsage()), "NotFound")
+    }).pipe(over({ api: "0.25" }))
+  )
+
   it.live("exchanges its key for a token, and says whose it is", () =>
     Effect.gen(function* () {
       const rest = yield* RestClient

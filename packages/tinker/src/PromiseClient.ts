@@ -167,6 +167,8 @@ export interface Client extends AsyncDisposable {
   readonly createSamplingClient: (
     options: SamplingSource & Sampling.SamplerSettings & Abortable
   ) => Promise<SamplingClient>
+  /** `ServiceClient.copyWeights`. */
+  readonly copyWeights: (path: string, options?: Service.CopyOptions & Abortable) => Promise<string>
   /** The id of the current session. */
   readonly session: (options?: Abortable) => Promise<string>
   /** `CheckpointArchive.download`. On Node, with the optional package `@effect/platform-node`, unless files were given. */
@@ -363,6 +365,7 @@ export const connect = async (options: ConnectOptions = {}): Promise<Client> => 
       const source = "weightsOf" in given ? { ...given, weightsOf: given.weightsOf.effect } : given
       return samplingClient(run, await run.promise(service.createSamplingClient(source), given.signal))
     },
+    copyWeights: (path, given) => run.promise(service.copyWeights(path, given), given?.signal),
     session: (given) => run.promise(service.session, given?.signal),
     downloadCheckpoint: (path, directory, given) =>
       run.promise(

@@ -137,6 +137,18 @@ export interface AuditOptions extends CallOptions {
   readonly day?: string | undefined
 }
 
+/** What the checkpoints of one project, or of one user outside of all projects, take up. */
+export interface StorageUsage {
+  readonly projectId: Option.Option<string>
+  readonly userUrn: Option.Option<string>
+  readonly userEmail: Option.Option<string>
+  readonly userName: Option.Option<string>
+  readonly checkpoints: number
+  readonly bytes: number
+  /** US dollars a month, at the service's present rate. */
+  readonly estimatedMonthlyCost: Option.Option<number>
+}
+
 /** Whose token the connection holds. */
 export interface Identity {
   readonly userUrn: string
@@ -221,6 +233,8 @@ export class RestClient extends Context.Service<
       window: { readonly from: DateTime.DateTime.Input; readonly until: DateTime.DateTime.Input },
       options?: CallOptions
     ) => Effect.Effect<BillingUsage, TinkerError>
+    /** As it is now. After 0.25: `NotFound` from services that do not know it. */
+    readonly getStorageUsage: (options?: CallOptions) => Effect.Effect<ReadonlyArray<StorageUsage>, TinkerError>
     readonly getServerCapabilities: (options?: CallOptions) => Effect.Effect<ReadonlyArray<SupportedModel>, TinkerError>
     /** One request, not repeated unless `retries` says so. */
     readonly health: (options?: CallOptions) => Effect.Effect<void, TinkerError>

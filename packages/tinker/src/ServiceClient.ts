@@ -1,5 +1,6 @@
 /** Makes training and sampling clients; what they share, the session and its heartbeats, lives as long as the layer. */
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
@@ -37,6 +38,14 @@ export interface FromStateOptions extends CallOptions {
   readonly weightsAccessToken?: Redacted.Redacted | string | undefined
 }
 
+/** A copy of a checkpoint. */
+export interface CopyOptions extends CallOptions {
+  /** How long the copy is kept, in whole seconds; the end of the original is not taken over. Default: for ever. */
+  readonly ttl?: Duration.Input | undefined
+  /** Needed for a checkpoint of another account that is not public. */
+  readonly weightsAccessToken?: Redacted.Redacted | string | undefined
+}
+
 /** A live model whose former client is dead. Two clients on one model break its order: make sure of the death. */
 export interface AttachOptions {
   readonly modelId: string
@@ -63,6 +72,11 @@ export class ServiceClient extends Context.Service<
     readonly attachTrainingClient: (options: AttachOptions) => Effect.Effect<TrainingClient, TinkerError, Scope.Scope>
     /** A sampler of a base model, of a checkpoint, of a training client's weights as they are, or of another process. */
     readonly createSamplingClient: (options: SamplingOptions) => Effect.Effect<SamplingClient, TinkerError>
+    /**
+     * Copies a checkpoint, of either kind, into the current session and with it into its project; gives the path of the copy.
+     * After 0.25: `NotFound` from services that do not know it.
+     */
+    readonly copyWeights: (path: string, options?: CopyOptions) => Effect.Effect<string, TinkerError>
     readonly rest: RestClient["Service"]
     /** The id of the current session: created when first asked for, and anew after it was found dead. */
     readonly session: Effect.Effect<string, TinkerError>

@@ -691,6 +691,7 @@ describe("RestClient", () => {
     exportSessionTrace: (rest) => rest.exportSessionTrace("s"),
     getAuditLog: (rest) => rest.getAuditLog(),
     getBillingUsage: (rest) => rest.getBillingUsage({ from: -3_600_000, until: 0 }),
+    getStorageUsage: (rest) => rest.getStorageUsage(),
     getServerCapabilities: (rest) => rest.getServerCapabilities(),
     health: (rest) => rest.health()
   }

@@ -367,3 +367,58 @@ describe("ServiceClient.attachTrainingClient", () => {
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
   })
 })
+
+describe("ServiceClient.copyWeights", () => {
+  const copying = (answer: Fake.Answer = { json: { tinker_path: "tinker://s0:train:0/weights/a" } }) =>
+    Fake.make((seen) => (seen.path === "copy_weights" ? answer : undefined))
+
+  it.effect("copies into the session under a number of its own, and repeats a lost request as it was", () => {
+    const fake = copying()
+    const script = fake.script
+    fake.script = (seen) => (seen.path === "copy_weights" && seen.nth === 0 ? Fake.refused : script(seen))
+    return Effect.gen(function* () {
+      const service = yield* ServiceClient
+      const fiber = yield* Effect.forkChild(
+        service.copyWeights("tinker://r/weights/a", { ttl: "2 minutes", weightsAccessToken: "tml-other" })
+      )
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(yield* Fiber.join(fiber), "tinker://s0:train:0/weights/a")
+      const body = {
+        session_id: "s0",
+        model_seq_id: 0,
+        source_path: "tinker://r/weights/a",
+        ttl_seconds: 120,
+        weights_access_token: "tml-other"
+      }
+      assert.deepStrictEqual(
+        fake.of("copy_weights").map(({ json }) => json),
+        [body, body]
+      )
+    }).pipe(Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("refuses what cannot be right before anything is sent", () => {
+    const fake = copying()
+    return Effect.gen(function* () {
+      const service = yield* ServiceClient
+      for (const [field, path, options] of [
+        ["path", "weights/a", {}],
+        ["ttl", "tinker://r/weights/a", { ttl: 0 }],
+        ["ttl", "tinker://r/weights/a", { ttl: "1500 millis" }],
+        ["weightsAccessToken", "tinker://r/weights/a", { weightsAccessToken: "hunter2" }]
+      ] as const) {
+        const { reason } = yield* Effect.flip(service.copyWeights(path, options))
+        assert.strictEqual(reason._tag === "InvalidInput" && reason.field, field)
+        assert.notInclude(reason.message, "hunter2")
+      }
+      assert.deepStrictEqual(fake.seen, [])
+    }).pipe(Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("takes no answer for one without a path", () =>
+    Effect.flatMap(ServiceClient, (service) => Effect.flip(service.copyWeights("tinker://r/weights/a"))).pipe(
+      Effect.map(({ reason }) => assert.strictEqual(reason._tag, "BadResponse")),
+      Effect.provide(Fake.connect(copying({ json: {} })))
+    )
+  )
+})

@@ -518,6 +518,22 @@ export const make = (
         decode: BillingUsage
       })
     }),
+    getStorageUsage: Effect.fn("RestClient.getStorageUsage")(function* (options) {
+      const found = yield* request(Endpoint.storageUsage, {
+        operation: "get the storage usage",
+        call: options,
+        decode: Rest.StorageUsage
+      })
+      return found.data.map((one) => ({
+        projectId: Option.fromNullishOr(one.project_id),
+        userUrn: Option.fromNullishOr(one.org_user_urn),
+        userEmail: Option.fromNullishOr(one.user_email),
+        userName: Option.fromNullishOr(one.user_name),
+        checkpoints: one.checkpoint_count,
+        bytes: one.size_bytes,
+        estimatedMonthlyCost: Option.fromNullishOr(one.estimated_monthly_cost_usd)
+      }))
+    }),
     getServerCapabilities: Effect.fn("RestClient.getServerCapabilities")(function* (options) {
       const capabilities = yield* request(Endpoint.serverCapabilities, {
         operation: "get server capabilities",

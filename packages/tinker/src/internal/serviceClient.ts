@@ -1,3 +1,4 @@
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -10,8 +11,10 @@ import type { RestClient } from "../RestClient.ts"
 import type { FromStateOptions, LoraOptions, ServiceClient } from "../ServiceClient.ts"
 import { InvalidInput, TinkerError } from "../TinkerError.ts"
 import type { TrainingClient } from "../TrainingClient.ts"
+import * as CheckpointPath from "../wire/CheckpointPath.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Json from "../wire/Json.ts"
+import * as Wire from "../wire/Rest.ts"
 import { retrieve } from "./poll.ts"
 import * as Rest from "./restClient.ts"
 import * as Samplers from "./samplers.ts"
@@ -331,6 +334,34 @@ export const make = Effect.fnUntraced(function* (options: {
         Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : abandon(client)))
       )
       return client
+    }),
+    copyWeights: Effect.fn("ServiceClient.copyWeights")(function* (path, given = {}) {
+      const operation = `copy ${path}`
+      if (Option.isNone(CheckpointPath.parse(path))) {
+        return yield* invalid(operation, "path", `"${path}" is not of the form tinker://<run>/weights/<name>`)
+      }
+      const token = yield* accessToken(given.weightsAccessToken)
+      if (token !== undefined) transport.conceal(token)
+      const ttl = given.ttl === undefined ? undefined : Option.map(Duration.fromInput(given.ttl), Duration.toSeconds)
+      const seconds = ttl === undefined ? undefined : Option.getOrElse(ttl, () => Number.NaN)
+      if (seconds !== undefined && (!Number.isSafeInteger(seconds) || seconds < 1)) {
+        return yield* invalid(operation, "ttl", "must be a whole number of seconds above 0")
+      }
+      const { tinker_path } = yield* inSession((live) =>
+        transport.request(Endpoint.copyWeights, {
+          operation,
+          body: {
+            session_id: live.id,
+            model_seq_id: live.nextModel(),
+            source_path: path,
+            ...(seconds === undefined ? {} : { ttl_seconds: seconds }),
+            ...(token === undefined ? {} : { weights_access_token: token })
+          },
+          call: given,
+          decode: Wire.CopyWeights
+        })
+      )
+      return tinker_path
     }),
     attachTrainingClient: Effect.fn("ServiceClient.attachTrainingClient")(function* (given) {
       if ((given.nextSeq | 0) !== given.nextSeq || given.nextSeq < 1) {

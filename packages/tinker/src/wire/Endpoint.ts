@@ -35,6 +35,8 @@ export const audit = endpoint("GET", "audit")
 /** After 0.25. Only where the service's configuration, or the caller, asks for them. */
 export const retrieveFutures = endpoint("POST", "retrieve_futures")
 export const joinSamplingSession = endpoint("POST", "join_sampling_session")
+export const copyWeights = endpoint("POST", "copy_weights")
+export const storageUsage = endpoint("GET", "billing/usage/checkpoints/current")
 export const cancelFuture = endpoint("POST", "cancel_future")
 
 /** Ids go into paths as they are, without percent-encoding, as the official client sends them. */

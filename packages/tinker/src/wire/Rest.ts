@@ -76,6 +76,26 @@ export const BillingUsage = Schema.Struct({
   )
 })
 
+/** After 0.25: where a copied checkpoint is. */
+export const CopyWeights = Schema.Struct({ tinker_path: Schema.String })
+
+/** After 0.25: what the checkpoints of each project take up now. */
+export const StorageUsage = Schema.Struct({
+  effective_rate_usd_per_gigabyte_month: optional(Schema.Finite),
+  data: Schema.Array(
+    Schema.Struct({
+      project_id: optional(Schema.String),
+      org_user_urn: optional(Schema.String),
+      user_email: optional(Schema.String),
+      user_name: optional(Schema.String),
+      checkpoint_count: Count,
+      size_bytes: Count,
+      size_gigabytes: Schema.Finite,
+      estimated_monthly_cost_usd: optional(Schema.Finite)
+    })
+  )
+})
+
 const common = {
   event_id: Schema.String,
   /** From 0, one more with each event of a reporter. */

@@ -16,6 +16,8 @@ describe("wire/Rest", () => {
     ArchiveUrl: Rest.ArchiveUrl,
     Audit: Rest.Audit,
     BillingUsage: Rest.BillingUsage,
+    CopyWeights: Rest.CopyWeights,
+    StorageUsage: Rest.StorageUsage,
     TelemetryRequest: Rest.TelemetryRequest,
     Telemetry: Rest.Telemetry
   }

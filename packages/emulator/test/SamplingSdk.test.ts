@@ -119,6 +119,41 @@ describe("sampling with the SDK, over loopback HTTP", () => {
     }).pipe(Effect.scoped, overSockets())
   )
 
+  it.live("gives the logprobs of named tokens, dense or sparse, and draws in the prompt's places", () =>
+    Effect.gen(function* () {
+      const sampler = yield* newSampler
+      const tokens = Array.from(new TextEncoder().encode("the cat"))
+      const places = tokens.length - 1
+      const named = tokens.slice(1)
+      const ask = { maxTokens: 1, seed: 4, promptLogprobs: true }
+      const dense = yield* sampler.sample(text("the cat"), {
+        ...ask,
+        targetPromptLogprobs: TensorData.int64(
+          named.flatMap((token) => [token, -1]),
+          [places, 2]
+        ),
+        promptAltTokensK: 3
+      })
+      const logprobs = dense.promptLogprobs?.slice(1)
+      // Every other cell asks for nothing.
+      assert.deepStrictEqual(
+        Array.from(dense.targetPromptLogprobs?.data ?? []).filter((_, cell) => cell % 2 === 0),
+        logprobs
+      )
+      const sparse = yield* sampler.sample(text("the cat"), {
+        ...ask,
+        targetPromptLogprobs: {
+          ...TensorData.int64(named.slice(-1), [places, 5]),
+          csr: { crow: [...named.map(() => 0), 1], col: [4] }
+        }
+      })
+      assert.deepStrictEqual(Array.from(sparse.targetPromptLogprobs?.data ?? []), logprobs?.slice(-1))
+      const { promptAltTokens } = dense
+      assert.deepStrictEqual(promptAltTokens?.tokens.shape, [places, 3])
+      assert.isTrue(Array.from(promptAltTokens?.logprobs.data ?? []).every((logprob) => logprob < 0))
+    }).pipe(Effect.scoped, overSockets({ api: "0.38" }))
+  )
+
   it.live("stops at tokens and texts", () =>
     Effect.gen(function* () {
       const sampler = yield* newSampler

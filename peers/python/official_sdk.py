@@ -446,6 +446,7 @@ def later() -> Any:
         include_prompt_logprobs=True,
         topk_sample_logprobs=2,
         target_prompt_logprobs=types.TensorData.from_numpy(named),
+        prompt_alt_tokens_k=2,
         prompt_logprobs_last_n=4,
     ).result(LIMIT)
     [sequence] = drawn.sequences
@@ -455,7 +456,7 @@ def later() -> Any:
     for name, url in files.urls.items():
         with urllib.request.urlopen(url, timeout=LIMIT) as response:
             contents[name] = len(response.read())
-    copied = settled(service.copy_weights(path))
+    copied = settled(rest().copy_weights(path, "proj-peer"))
     usage = settled(rest().get_current_checkpoint_storage_usage())
     return {
         "path": path,
@@ -467,6 +468,7 @@ def later() -> Any:
         "named": plain(drawn.target_prompt_logprobs.data),
         "computed": plain(settled(sampler.compute_logprobs(prompt))),
         "tail": plain(drawn.prompt_logprobs),
+        "others": [drawn.prompt_alt_tokens.tokens.shape, drawn.prompt_alt_tokens.logprobs.shape],
         "files": contents,
         "copied": copied,
         "usage": plain(usage),

@@ -122,6 +122,7 @@ export interface Cases {
         readonly named: ReadonlyArray<number>
         readonly computed: ReadonlyArray<number | null>
         readonly tail: ReadonlyArray<number | null>
+        readonly others: ReadonlyArray<ReadonlyArray<number>>
         readonly files: Readonly<Record<string, number>>
         readonly copied: string
         readonly usage: { readonly data: ReadonlyArray<unknown> }

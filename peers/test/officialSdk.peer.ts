@@ -52,6 +52,29 @@ const losses: ReadonlyArray<readonly [name: string, lossConfig?: Readonly<Record
   ["dro", { beta: 0.0625 }]
 ]
 
+/** What a loss comes to for log-probabilities, as the service documents it. */
+const documented = (name: string, logprobs: ReadonlyArray<ReadonlyArray<number>>): number => {
+  const clip = (ratio: number, low: number, high: number) => Math.min(Math.max(ratio, low), high)
+  const token = (p: number, i: number): number => {
+    const q = -5.5 + 0.125 * (i % 4)
+    const advantage = (i % 3 === 0 ? -1 : 1) * (0.5 + 0.25 * (i % 2))
+    const ratio = Math.exp(p - q)
+    switch (name) {
+      case "cross_entropy":
+        return -p
+      case "importance_sampling":
+        return -ratio * advantage
+      case "ppo":
+        return -Math.min(ratio * advantage, clip(ratio, 0.8, 1.2) * advantage)
+      case "cispo":
+        return -clip(ratio, 0.5, 2) * p * advantage
+      default:
+        return -(p * advantage - 0.5 * 0.0625 * (p - q) ** 2)
+    }
+  }
+  return logprobs.flatMap((row) => row.map(token)).reduce((sum, one) => sum + one, 0)
+}
+
 const server = (options: Parameters<typeof Emulator.layer>[0] = {}) =>
   ManagedRuntime.make(
     Layer.unwrap(
@@ -135,6 +158,14 @@ const describePeer = (name: EnvironmentName, api: "0.25" | "0.38") => {
       const theirs = saw("losses")
       for (const [name] of losses) assert.deepStrictEqual(ours.losses[name], theirs.losses[name], name)
       assert.deepStrictEqual(ours.after, theirs.after)
+    })
+
+    it("computes every loss as it is documented", () => {
+      for (const [name, { backward, forward: only }] of Object.entries(saw("losses").losses)) {
+        const expected = documented(name, backward.logprobs)
+        assert.approximately(backward.metrics["loss:sum"] ?? 0, expected, 1e-4 * Math.max(1, Math.abs(expected)), name)
+        assert.deepStrictEqual(only, backward, name)
+      }
     })
 
     it("trains on several weighted targets for each position, dense or as sparse rows", () => {
@@ -371,6 +402,10 @@ const describePeer = (name: EnvironmentName, api: "0.25" | "0.38") => {
         later.tail,
         later.computed.map((one, at) => (at < 5 ? null : one))
       )
+      assert.deepStrictEqual(later.others, [
+        [8, 2],
+        [8, 2]
+      ])
       assert.isAbove(later.files["adapter_model.safetensors"] ?? 0, 0)
       assert.isAbove(later.files["adapter_config.json"] ?? 0, 0)
       assert.match(later.copied, /^tinker:\/\/.+\/weights\//)

@@ -2,14 +2,9 @@
 import * as Result from "effect/Result"
 import type { LossOptions } from "../TrainingClient.ts"
 import { type Chunk, chunkLength, type Datum } from "../wire/Datum.ts"
-import * as Dmel from "../wire/Dmel.ts"
 import type { TensorData } from "../wire/Tensor.ts"
-
-export interface Breach {
-  /** Such as `data[2].lossFnInputs.weights`. */
-  readonly field: string
-  readonly problem: string
-}
+import * as MediaRules from "./mediaRules.ts"
+import type { Breach } from "./mediaRules.ts"
 
 const rl = ["target_tokens", "logprobs", "advantages"]
 
@@ -102,25 +97,12 @@ const ofDatum = ({ lossFnInputs, modelInput }: Datum, names: ReadonlyArray<strin
 }
 
 const ofChunk = (chunk: Chunk): Breach | undefined => {
-  switch (chunk.type) {
-    case "encoded_text":
-      return undefined
-    case "image":
-      if (chunk.format !== "png" && chunk.format !== "jpeg") {
-        return { field: ".format", problem: `is "${String(chunk.format)}" and must be "png" or "jpeg"` }
-      }
-      return chunk.expectedTokens === undefined || isCount(chunk.expectedTokens)
-        ? undefined
-        : { field: ".expectedTokens", problem: `is ${chunk.expectedTokens} and must be a whole number from 0 on` }
-    case "image_asset_pointer":
-      return { field: "", problem: "is an image_asset_pointer, which only prompts may hold: send the image itself" }
-    case "dmel": {
-      const header = Dmel.length(chunk.dmel)
-      return Result.isFailure(header)
-        ? { field: ".dmel", problem: `is no audio: ${header.failure.problem}` }
-        : undefined
-    }
+  if (chunk.type === "encoded_text") return undefined
+  if (chunk.type === "image_asset_pointer") {
+    return { field: "", problem: "is an image_asset_pointer, which only prompts may hold: send the image itself" }
   }
+  const found = MediaRules.breach(chunk)
+  return found && { ...found, field: `.${found.field}` }
 }
 
 const isCount = (value: number): boolean => Number.isSafeInteger(value) && value >= 0

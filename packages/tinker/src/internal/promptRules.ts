@@ -1,8 +1,7 @@
 /** What can be known to be wrong with a prompt before it is sent. */
-import * as Result from "effect/Result"
 import type { Chunk, ModelInput } from "../wire/Datum.ts"
-import * as Dmel from "../wire/Dmel.ts"
-import type { Breach } from "./datumRules.ts"
+import * as MediaRules from "./mediaRules.ts"
+import type { Breach } from "./mediaRules.ts"
 
 /** A whole number from 0 on that 32 bits hold. */
 export const isCount = (value: number): boolean => (value | 0) === value && value >= 0
@@ -28,31 +27,11 @@ export const breach = (prompt: ModelInput): Breach | undefined => {
 }
 
 const ofChunk = (chunk: Chunk): Breach | undefined => {
-  switch (chunk.type) {
-    case "encoded_text": {
-      const { tokens } = chunk
-      for (let i = 0; i < tokens.length; i++) {
-        // The index is below the length.
-        if (!isCount(tokens[i] as number))
-          return { field: `tokens[${i}]`, problem: `is ${tokens[i]}, which is no token` }
-      }
-      return undefined
-    }
-    case "image":
-    case "image_asset_pointer": {
-      const { expectedTokens, format } = chunk
-      if (format !== "png" && format !== "jpeg") {
-        return { field: "format", problem: `is "${String(format)}" and must be "png" or "jpeg"` }
-      }
-      if (chunk.type === "image_asset_pointer" && chunk.location === "")
-        return { field: "location", problem: "is empty" }
-      return expectedTokens === undefined || isCount(expectedTokens)
-        ? undefined
-        : { field: "expectedTokens", problem: `is ${expectedTokens} and must be a whole number from 0 on` }
-    }
-    case "dmel": {
-      const header = Dmel.length(chunk.dmel)
-      return Result.isFailure(header) ? { field: "dmel", problem: `is no audio: ${header.failure.problem}` } : undefined
-    }
+  if (chunk.type !== "encoded_text") return MediaRules.breach(chunk)
+  const { tokens } = chunk
+  for (let i = 0; i < tokens.length; i++) {
+    // The index is below the length.
+    if (!isCount(tokens[i] as number)) return { field: `tokens[${i}]`, problem: `is ${tokens[i]}, which is no token` }
   }
+  return undefined
 }

@@ -774,10 +774,12 @@ describe("SamplingClient.computeLogprobs", () => {
   })
 
   it.effect("puts the missing first place back that some servers leave out", () => {
-    const fake = Fake.make((seen) => (isPoll(seen) ? Fake.sampled(1, { promptLogprobs: [-1, -2] }) : undefined))
+    const answers = [Fake.sampled(1, { promptLogprobs: [-1, -2] }), Fake.sampled(1)]
+    const fake = Fake.make((seen) => (isPoll(seen) ? answers[seen.nth] : undefined))
     return Effect.gen(function* () {
       const sampler = yield* newSampler()
       assert.deepStrictEqual(yield* sampler.computeLogprobs(prompt), [undefined, -1, -2])
+      assert.deepStrictEqual(yield* sampler.computeLogprobs(ModelInput.fromTokens([1])), [undefined])
     }).pipe(over(fake))
   })
 

@@ -18,15 +18,14 @@ import * as Header from "../wire/Headers.ts"
 import * as SampleRequest from "../wire/SampleRequest.ts"
 import * as Wire from "../wire/SampleResponse.ts"
 import * as SamplingSession from "../wire/SamplingSession.ts"
-import * as SamplingParams from "../wire/SamplingParams.ts"
 import * as CallLimits from "./callOptions.ts"
 import * as Completions from "./completions.ts"
 import { retrieve } from "./poll.ts"
-import type { Breach } from "./mediaRules.ts"
 import * as PromptRules from "./promptRules.ts"
 import * as QueueNotice from "./queueNotice.ts"
 import type { Reply } from "./request.ts"
 import type { Dispatch } from "./samplingDispatch.ts"
+import * as SampleRules from "./sampleRules.ts"
 import type { Session } from "./session.ts"
 import * as Status from "./status.ts"
 import { backoff, badResponse, type ClientConfig, decodeJson, encodeJson, type Transport } from "./transport.ts"
@@ -47,41 +46,6 @@ const invalid = (operation: string, field: string, problem: string) =>
   Effect.fail(new TinkerError({ reason: new InvalidInput({ operation, field, problem }) }))
 
 const active: QueueState = { state: "active", reason: undefined }
-
-/** What no service can take, by the name of the argument. */
-const breach = (prompt: ModelInput, options: SampleOptions): Breach | undefined => {
-  const { numSamples, promptLogprobs, promptLogprobsLastN } = options
-  if (numSamples !== undefined && !(PromptRules.isCount(numSamples) && numSamples > 0)) {
-    return { field: "numSamples", problem: `is ${numSamples} and must be a whole number above 0` }
-  }
-  for (const field of ["topkPromptLogprobs", "topkSampleLogprobs", "promptAltTokensK"] as const) {
-    const value = options[field]
-    if (value !== undefined && !PromptRules.isCount(value)) {
-      return { field, problem: `is ${value} and must be a whole number, 0 or more` }
-    }
-  }
-  if (promptLogprobsLastN !== undefined) {
-    const field = "promptLogprobsLastN"
-    if (promptLogprobs !== true) return { field, problem: "needs promptLogprobs: true" }
-    const most = (PromptRules.tokensOf(prompt) ?? Number.POSITIVE_INFINITY) - 1
-    if (!(PromptRules.isCount(promptLogprobsLastN) && promptLogprobsLastN > 0 && promptLogprobsLastN <= most)) {
-      const problem = `is ${promptLogprobsLastN} and must be a whole number from 1 to one less than the prompt has tokens`
-      return { field, problem }
-    }
-  }
-  const { targetPromptLogprobs: targets } = options
-  const tokens = PromptRules.tokensOf(prompt)
-  if (targets !== undefined) {
-    const field = "targetPromptLogprobs"
-    const rows = targets.shape[0]
-    if (targets.dtype !== "int64") return { field, problem: `has the dtype ${targets.dtype} and must be int64` }
-    if (targets.shape.length !== 2 || (tokens !== undefined && rows !== tokens - 1)) {
-      const wanted = `[${tokens === undefined ? "places - 1" : tokens - 1}, K]`
-      return { field, problem: `has the shape [${targets.shape.join(", ")}] and must have ${wanted}` }
-    }
-  }
-  return SamplingParams.problem(options) ?? PromptRules.breach(prompt)
-}
 
 /** The service's own word that it wants no samples now, for who holds the others back. */
 const wantsPause =
@@ -285,48 +249,13 @@ export const make = Effect.fnUntraced(function* (options: {
       })
     )
 
-  const complete = (
-    operation: string,
-    prompt: ModelInput,
-    given: SampleOptions,
-    response: SampleResponse
-  ): Effect.Effect<SampleResponse, TinkerError> => {
-    const { promptLogprobs, sequences } = response
-    const { numSamples = 1, promptLogprobsLastN } = given
-    const refuse = (problem: string) => Effect.fail(badResponse(operation, problem))
-    if (sequences.length !== numSamples) {
-      return refuse(`it holds ${sequences.length} samples, and ${numSamples} were asked for`)
-    }
-    const { targetPromptLogprobs: wanted } = given
-    const targets = response.targetPromptLogprobs
-    if (wanted !== undefined && targets?.shape.join() !== wanted.shape.join()) {
-      return refuse("it lacks the logprobs of the targets, or has them in another shape")
-    }
-    if (Number(given.promptAltTokensK) > 0 && response.promptAltTokens?.tokens.shape[1] !== given.promptAltTokensK) {
-      return refuse("it lacks the tokens that were to be drawn in the prompt's places")
-    }
-    if (given.promptLogprobs !== true) return Effect.succeed(response)
-    if (promptLogprobs === undefined) return refuse("it lacks the prompt's logprobs")
-    const tokens = PromptRules.tokensOf(prompt) ?? promptLogprobs.length
-    // Some servers leave out the first token's, which has none.
-    const all = promptLogprobs.length === tokens - 1 ? [undefined, ...promptLogprobs] : promptLogprobs
-    if (all.length !== tokens) return refuse(`it holds ${all.length} logprobs for a prompt of ${tokens} tokens`)
-    if (
-      promptLogprobsLastN !== undefined &&
-      all.slice(0, tokens - promptLogprobsLastN).some((one) => one !== undefined)
-    ) {
-      return refuse(`it holds more than the last ${promptLogprobsLastN} logprobs: the service does not know that wish`)
-    }
-    return Effect.succeed(all === promptLogprobs ? response : { ...response, promptLogprobs: all })
-  }
-
   const draw = Effect.fnUntraced(function* (
     operation: string,
     prompt: ModelInput,
     given: SampleOptions,
     stubborn: boolean
   ) {
-    const problem = breach(prompt, given)
+    const problem = SampleRules.breach(prompt, given)
     if (problem !== undefined) return yield* invalid(operation, problem.field, problem.problem)
     const limits = yield* CallLimits.parse(operation, given)
     const numSamples = given.numSamples ?? 1
@@ -355,7 +284,8 @@ export const make = Effect.fnUntraced(function* (options: {
             Effect.fail(new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(deadlineMillis) }) }))
         })
     yield* Metric.update(samples, numSamples)
-    return yield* complete(operation, prompt, given, response)
+    const whole = SampleRules.complete(prompt, given, response)
+    return Result.isSuccess(whole) ? whole.success : yield* badResponse(operation, `it ${whole.failure}`)
   })
 
   const span = { attributes: { "tinker.sampling_session.id": samplingSessionId }, captureStackTrace: false }

@@ -385,6 +385,18 @@ describe("SamplingClient.sample", () => {
     }).pipe(over(fake))
   })
 
+  it.effect("sends nothing to a session that is known to be gone", () => {
+    const fake = Fake.make((seen) =>
+      seen.path === "session_heartbeat" ? Fake.failing(410, "session has expired") : undefined
+    )
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler()
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual((yield* reasonOf(sampler.sample(prompt)))._tag, "SessionLost")
+      assert.deepStrictEqual(fake.of("asample"), [])
+    }).pipe(over(fake))
+  })
+
   it.effect("stops waiting for a result when a heartbeat finds the session gone", () => {
     const fake = Fake.make((seen) => {
       if (seen.path === "session_heartbeat") return Fake.failing(410, "session has expired")

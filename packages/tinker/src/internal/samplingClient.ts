@@ -239,7 +239,10 @@ export const make = Effect.fnUntraced(function* (options: {
     Semaphore.withPermit(
       places,
       Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        if (atWork++ === 0) hopeAt = now
+        if (atWork === 0) hopeAt = now
+        const over = giveUp(now)
+        if (over !== undefined) return Effect.fail(over)
+        atWork++
         return Effect.ensuring(
           work,
           Effect.sync(() => {

@@ -501,6 +501,10 @@ describeServer(env._tag === "Ready" ? title : `${title}: ${env.reason}`, () => {
         const newest = (yield* rest.listCheckpoints(lost.modelId)).map(({ tinkerPath }) => tinkerPath)
         assert.include(newest, lost.path)
         assert.notInclude(newest, stuck)
+        const plan = yield* Effect.flatMap(Recovery, (recovery) => recovery.plan(lost.modelId)).pipe(
+          Effect.provide(Recovery.layer({}))
+        )
+        assert.strictEqual(Option.getOrUndefined(plan.chosen)?.path, lost.path)
         const resumed = yield* restored(lost.path)
         assert.deepStrictEqual(yield* steps(resumed, 2, 4), lost.through)
         assert.isTrue(Option.isSome((yield* rest.weightsInfo(lost.path)).loraRank))

@@ -210,6 +210,13 @@ describe("CheckpointArchive.download", () => {
       yield* settled(CheckpointArchive.download(path, `${parent}/final`, { overwrite: true }).pipe(place.provide))
       assert.deepStrictEqual(readdirSync(parent), ["final"])
       assert.include(readdirSync(`${parent}/final`), "adapter_config.json")
+      // A good one is not given up for a bad one either.
+      const again = Archive.withFile(bad, () => ({}))
+      const kept = yield* settled(
+        CheckpointArchive.download(path, `${parent}/final`, { overwrite: true }).pipe(again.provide)
+      )
+      assert.strictEqual(errorOf(kept).reason._tag, "BadArchive")
+      assert.strictEqual((yield* CheckpointArchive.inspect(`${parent}/final`)).rank, 2)
     }).pipe(Effect.scoped, onDisk)
   )
 

@@ -10,9 +10,9 @@
  *   `stateHash`, bit for bit;
  * - **EM3** every fault of the plan fires where it says, as often as it says, and is listed in `control.firedFaults`;
  * - **EM4** a corrupted run is flagged before any client sees an operation of it fail, and stays so;
- * - **EM5** checkpoints, the table of runs and finished results in `directory` outlive the process, also one that is killed; a
- *   result that was not finished answers 410. Models and sessions do not: a request on a model that died with its process, or
- *   with its session, is answered "not loaded";
+ * - **EM5** checkpoints, the tables of runs and sessions, and finished results in `directory` outlive the process, also one that
+ *   is killed; a result that was not finished answers 410. Models do not, and sessions are over: a request on a model that died
+ *   with its process, or with its session, is answered "not loaded";
  * - **EM6** a sample's log-probabilities are those of a forward pass over the same tokens, bit for bit, and the same seed on the
  *   same weights draws the same tokens;
  * - **EM7** whatever is sent is answered below 500, unless the plan says otherwise or an archive is being made, and disturbs
@@ -45,6 +45,7 @@ import * as InProcess from "./internal/inProcessCarrier.ts"
 import * as NodeCarrier from "./internal/nodeCarrier.ts"
 import type { ApiRequest, Reply } from "./internal/reply.ts"
 import * as ResultLog from "./internal/resultLog.ts"
+import * as SessionLog from "./internal/sessionLog.ts"
 import type { Settings } from "./internal/settings.ts"
 import { World } from "./internal/world.ts"
 import * as LanguageModel from "./LanguageModel.ts"
@@ -203,7 +204,8 @@ const start = Effect.fnUntraced(function* (
   const scope = yield* Effect.scope
   const oldest = clock.currentTimeMillisUnsafe() - settings.retentionMillis
   const results = directory === undefined ? ResultLog.none : yield* ResultLog.open(directory, oldest)
-  const world = new World({ settings, catalog, store, plan, clock, scope, results })
+  const sessions = directory === undefined ? SessionLog.none : yield* SessionLog.open(directory)
+  const world = new World({ settings, catalog, store, plan, clock, scope, results, sessions })
 
   yield* Control.startTimed(world, plan)
   const untilNext = Effect.suspend(() => Effect.sleep(world.nextExpiry))

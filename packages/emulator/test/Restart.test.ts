@@ -61,6 +61,11 @@ describe("EM5: a restarted emulator", () => {
         assert.strictEqual((yield* Api.poll(before.request)).status, 410)
         const session = model.slice(0, model.indexOf(":"))
         assert.strictEqual((yield* Api.post("session_heartbeat", { session_id: session })).status, 404)
+        assert.include((yield* Api.get("sessions")).body.sessions ?? [], session)
+        assert.deepStrictEqual((yield* Api.get(`sessions/${session}`)).body.training_run_ids, [model])
+        const filed = yield* Api.request("PUT", `/api/v1/sessions/${session}/project`, { json: { project_id: "p" } })
+        assert.strictEqual(filed.status, 200)
+        assert.strictEqual((yield* Api.get("training_runs?project_id=p")).body.training_runs?.length, 1)
 
         const copy = yield* Api.newModel
         assert.notStrictEqual(copy, model)

@@ -137,7 +137,8 @@ export const poll = (requestId: string, accept = "application/json") =>
 export const settle = <E, R>(submission: Effect.Effect<Answer, E, R>) =>
   Effect.gen(function* () {
     const submitted = yield* Effect.flatMap(submission, expectOk)
-    const answer = yield* poll(submitted.body.request_id)
+    let answer = yield* poll(submitted.body.request_id)
+    for (let i = 0; i < 1000 && answer.body.type === "try_again"; i++) answer = yield* poll(submitted.body.request_id)
     return answer.body
   })
 

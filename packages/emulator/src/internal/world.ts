@@ -27,10 +27,24 @@ import { Records } from "./records.ts"
 import { type Audit, refused, type Refused, type Reply } from "./reply.ts"
 import type { ResultLog } from "./resultLog.ts"
 import { Sequence } from "./sequence.ts"
+import type { SessionLog, SessionRecord } from "./sessionLog.ts"
 import type { Settings } from "./settings.ts"
 import { submitted } from "./submitted.ts"
 
 const traceLimit = 10_000
+
+const opened = (session: SessionRecord): Session => ({
+  ...session,
+  lastBeat: session.openedAt,
+  expired: false,
+  finished: false,
+  models: new Map(),
+  samplers: new Map(),
+  trace: []
+})
+
+/** A session of an earlier process. */
+const over = (session: SessionRecord): Session => ({ ...opened(session), expired: true })
 
 export class World {
   readonly settings: Settings
@@ -49,6 +63,7 @@ export class World {
   readonly now: () => number
   private readonly scope: Scope.Scope
   private readonly label: string
+  private readonly sessionLog: SessionLog
 
   constructor(options: {
     readonly settings: Settings
@@ -58,6 +73,7 @@ export class World {
     readonly clock: Clock
     readonly scope: Scope.Scope
     readonly results: ResultLog
+    readonly sessions: SessionLog
   }) {
     this.settings = options.settings
     this.catalog = options.catalog
@@ -71,6 +87,8 @@ export class World {
     this.records = new Records(this.now)
     this.downloads = new Downloads(this.gate, this.now)
     this.futures = new Futures(this.label, options.settings.retentionMillis, options.results)
+    this.sessionLog = options.sessions
+    for (const session of options.sessions.earlier) this.sessions.set(session.id, over(session))
   }
 
   /** Work that outlives the request that began it; it ends with the emulator. */
@@ -100,20 +118,22 @@ export class World {
   openSession(options: Pick<Session, "owner" | "projectId" | "userMetadata">): Session {
     const hex = Digest.ofJson([this.settings.seed, this.label, this.sessions.size])
     const id = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20, 32)].join("-")
-    const now = this.now()
-    const session: Session = {
-      id,
-      ...options,
-      openedAt: now,
-      lastBeat: now,
-      expired: false,
-      finished: false,
-      models: new Map(),
-      samplers: new Map(),
-      trace: []
-    }
+    const session = opened({ id, ...options, openedAt: this.now() })
+    this.describe(session)
     this.sessions.set(id, session)
     return session
+  }
+
+  /** Writes down what outlives a session. */
+  describe({ id, openedAt, owner, projectId, userMetadata }: Session): void {
+    this.sessionLog.append({ id, openedAt, owner, projectId, userMetadata })
+  }
+
+  /** The runs that began in a session, oldest first, whatever has become of their models. */
+  runsOf(session: Session): ReadonlyArray<Run> {
+    return [...this.catalog.runs.values()]
+      .filter(({ id }) => id.startsWith(`${session.id}:train:`))
+      .toSorted((a, b) => a.createdAt - b.createdAt)
   }
 
   /** The live session of that id; time may have ended it meanwhile. */

@@ -96,7 +96,7 @@ const findSession = (world: World, request: Caller, id: string): Effect.Effect<S
 export const getSession: Handler = (world, request, [id = ""]) =>
   Effect.map(findSession(world, request, id), (session) =>
     ok({
-      training_run_ids: Array.from(session.models.values(), (model) => model.id),
+      training_run_ids: world.runsOf(session).map((run) => run.id),
       sampler_ids: Array.from(session.samplers.values(), (sampler) => sampler.id),
       user_metadata: session.userMetadata
     })
@@ -122,7 +122,8 @@ export const assignProject: Handler = (world, request, [id = ""]) =>
     if (session === undefined) return yield* Effect.fail(refused(404, `Session ${id} not found`))
     if (session.owner !== request.user) return yield* Effect.fail(refused(403, "Invalid session_id"))
     session.projectId = projectId
-    for (const { run } of session.models.values()) {
+    world.describe(session)
+    for (const run of world.runsOf(session)) {
       run.projectId = projectId
       yield* world.persist(run)
     }

@@ -3,10 +3,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { create, toBinary } from "@bufbuild/protobuf"
 import { Effect, Schema } from "effect"
-import { FetchHttpClient } from "effect/http"
+import { FetchHttpClient, HttpClientRequest, HttpClientResponse } from "effect/http"
 import * as Layer from "effect/Layer"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
+import * as Http from "../src/internal/http.ts"
 import { ServiceClient } from "../src/ServiceClient.ts"
 import { Tinker } from "../src/Tinker.ts"
 import * as Errors from "../src/TinkerError.ts"
@@ -276,6 +277,17 @@ const cases: ReadonlyArray<[string, string, Answer, typeof step, string, RegExp]
     /expected JSON/
   ],
   [
+    "more than any answer may be",
+    "optim_step",
+    (_, response) => {
+      response.writeHead(200, { "content-type": "application/json", "content-length": String(2 ** 31) })
+      response.write("{")
+    },
+    step,
+    "BadResponse",
+    /it is larger than 1073741824 bytes/
+  ],
+  [
     "a redirect to another host",
     "optim_step",
     (_, response) => response.writeHead(307, { location: "http://127.0.0.1:1/x" }).end(),
@@ -295,5 +307,41 @@ describe("an answer that is not of the protocol", () => {
         assert.strictEqual(error.reason._tag, tag, error.message)
         assert.match(error.message, words)
       }).pipe(Effect.scoped)
+  )
+})
+
+describe("an answer of unknown length", () => {
+  const response = (...chunks: ReadonlyArray<string>) =>
+    HttpClientResponse.fromWeb(
+      HttpClientRequest.get("http://service.test"),
+      new Response(new Blob([...chunks]).stream(), { headers: { "content-encoding": "identity" } })
+    )
+
+  it.effect("is read up to a limit", () =>
+    Effect.gen(function* () {
+      const read = yield* Http.whole(response("abc", "def"), "op", 6)
+      assert.strictEqual(new TextDecoder().decode(read), "abcdef")
+      assert.strictEqual((yield* Http.whole(response(), "op", 6)).byteLength, 0)
+      const error = yield* Effect.flip(Http.whole(response("abc", "defg"), "op", 6))
+      assert.match(error.message, /op got an answer that makes no sense: it is larger than 6 bytes/)
+    })
+  )
+
+  it.live("may come in pieces", () =>
+    Effect.gen(function* () {
+      const server = yield* serve("optim_step", (_, answer) => {
+        answer.writeHead(200, { "content-type": "application/json" })
+        answer.write('{"request_')
+        setTimeout(() => answer.end('id":"x"}'), 10)
+      })
+      const { port } = server.address() as AddressInfo
+      const layer = Tinker.layer({ apiKey: Fake.key, baseUrl: `http://127.0.0.1:${port}` }).pipe(
+        Layer.provide(FetchHttpClient.layer)
+      )
+      const metrics = yield* Effect.flatMap(ServiceClient, (service) =>
+        Effect.flatMap(service.createLoraTrainingClient({ baseModel: "b" }), step)
+      ).pipe(Effect.scoped, Effect.provide(layer))
+      assert.deepStrictEqual(metrics, { metrics: {} })
+    }).pipe(Effect.scoped)
   )
 })

@@ -13,7 +13,7 @@ import { isHttpMethod } from "effect/http/HttpMethod"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
-import { InvalidInput, Timeout, TinkerError, Transport } from "../TinkerError.ts"
+import { BadResponse, InvalidInput, Timeout, TinkerError, Transport } from "../TinkerError.ts"
 import * as Header from "../wire/Headers.ts"
 import type { Reply } from "./request.ts"
 
@@ -28,13 +28,15 @@ export interface Call {
   readonly limitMillis: number
 }
 
-/** Sends once and reads the whole answer, whatever its status. Fails with `Transport` or `Timeout` only. */
+/** Sends once and reads the whole answer, whatever its status. Fails with `Transport` or `Timeout`, or with `BadResponse` for one without end. */
 export type Send = (call: Call, credential: string) => Effect.Effect<Reply, TinkerError>
 
 const userAgent = "Tinkex/TypeScript 0.1.0"
 
 /** Of an answer that is no success, which is only read for its message. */
 const maxErrorBytes = 256 * 1024
+/** Of an answer that is one: more than any of the service's. */
+const maxAnswerBytes = 2 ** 30
 const maxRedirects = 5
 
 /**
@@ -72,14 +74,36 @@ const within = (url: string, method: string, response: HttpClientResponse.HttpCl
 const concat = (chunks: ReadonlyArray<Uint8Array>): Uint8Array =>
   chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
 
-/** The beginning of a body that may be endless. */
-const beginning = (response: HttpClientResponse.HttpClientResponse) => {
+/** The beginning of a body that may be endless: as many bytes as are wanted, and what came with the last of them. */
+const beginning = (response: HttpClientResponse.HttpClientResponse, wanted: number) => {
   let bytes = 0
   return response.stream.pipe(
-    Stream.takeUntil((chunk) => (bytes += chunk.length) >= maxErrorBytes),
+    Stream.takeUntil((chunk) => (bytes += chunk.length) >= wanted),
     Stream.runCollect,
     Effect.map(concat),
     Effect.catchReason("HttpClientError", "EmptyBodyError", () => Effect.succeed(new Uint8Array()))
+  )
+}
+
+/** The whole body, unless it is larger than `maxBytes`; one that is compressed only tells when it is read. */
+export const whole = (
+  response: HttpClientResponse.HttpClientResponse,
+  operation: string,
+  maxBytes: number
+): Effect.Effect<Uint8Array, HttpClientError.HttpClientError | TinkerError> => {
+  const tooLarge = Effect.suspend(() =>
+    Effect.fail(
+      new TinkerError({ reason: new BadResponse({ operation, problem: `it is larger than ${maxBytes} bytes` }) })
+    )
+  )
+  const length = Number(response.headers["content-length"] ?? Number.NaN)
+  if (Number.isFinite(length) && response.headers["content-encoding"] === undefined) {
+    return length > maxBytes
+      ? tooLarge
+      : Effect.map(response.arrayBuffer, (buffer): Uint8Array => new Uint8Array(buffer))
+  }
+  return Effect.flatMap(beginning(response, maxBytes + 1), (bytes) =>
+    bytes.byteLength > maxBytes ? tooLarge : Effect.succeed(bytes)
   )
 }
 
@@ -95,7 +119,7 @@ export const make = (client: HttpClient.HttpClient, baseUrl: string, secrets: Re
     const { body, limitMillis, operation } = call
     const { method } = call
     if (!isHttpMethod(method)) return Effect.die(new Error(`no HTTP method: ${method}`))
-    const send = (url: string, hops: number): Effect.Effect<Reply, HttpClientError.HttpClientError> =>
+    const send = (url: string, hops: number): Effect.Effect<Reply, HttpClientError.HttpClientError | TinkerError> =>
       client
         .execute(
           HttpClientRequest.make(method)(url, {
@@ -117,8 +141,8 @@ export const make = (client: HttpClient.HttpClient, baseUrl: string, secrets: Re
             const { status } = response
             const read =
               status >= 200 && status < 300
-                ? Effect.map(response.arrayBuffer, (buffer) => new Uint8Array(buffer))
-                : beginning(response)
+                ? whole(response, operation, maxAnswerBytes)
+                : beginning(response, maxErrorBytes)
             return Effect.map(read, (bytes): Reply => ({
               status,
               headers: response.headers,
@@ -133,6 +157,7 @@ export const make = (client: HttpClient.HttpClient, baseUrl: string, secrets: Re
         if (Cause.isTimeoutError(error)) {
           return new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(limitMillis) }) })
         }
+        if (error instanceof TinkerError) return error
         if (error.reason._tag === "InvalidUrlError") {
           const problem = `"${scrub(call.path)}" makes no valid URL`
           return new TinkerError({ reason: new InvalidInput({ operation, field: "path", problem }) })

@@ -21,8 +21,8 @@
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
-import * as Queue from "effect/Queue"
 import type { QueueState } from "@tinkex/tinker/ApiFuture"
 import type { RestClient, RunFlag } from "@tinkex/tinker/RestClient"
 import * as Time from "@tinkex/tinker/Time"
@@ -83,11 +83,11 @@ interface Pause {
   told: boolean
 }
 
-interface Entry {
+// Times are whole milliseconds since the monitor was made: small integers, which need no object of their own. One entry is all
+// that the monitor keeps of each of a hundred thousand runs.
+interface Entry extends Silence.Silence {
   readonly target: Target
-  readonly silence: Silence.Silence
   seenWell: number
-  wellUntil: number | undefined
   flagged: boolean
   /** One read has shown the flag. */
   suspected: boolean
@@ -119,7 +119,10 @@ export const make = Effect.fnUntraced(function* (
   rest: RestClient["Service"]
 ): Effect.fn.Return<Monitor> {
   const entries = new Map<string, Entry>()
-  const arrivals = yield* Queue.unbounded<Entry>()
+  let arrivals: Array<Entry> = []
+  const arrival = yield* Latch.make()
+  const madeAt = yield* uptime
+  const clock = Effect.map(uptime, (now) => Math.round(now - madeAt))
   const pace = Pace.make(policy.maxRequestsPerSecond)
   const outage = Outage.make(log, rest, pace)
   const interval = Duration.toMillis(policy.pollInterval)
@@ -142,15 +145,15 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const checkSilence = Effect.fnUntraced(function* (entry: Entry, now: number) {
-    const { silence, target } = entry
-    if (entry.pause !== undefined) return Silence.restart(silence, now)
-    const length = now - silence.since
-    if (!silence.told && length >= Silence.limit(silence, policy)) {
-      silence.told = true
+    const { target } = entry
+    if (entry.pause !== undefined) return Silence.restart(entry, now)
+    const length = now - entry.since
+    if (!entry.told && length >= Silence.limit(entry, policy)) {
+      entry.told = true
       yield* log.emit({ _tag: "stalled", ...common(entry, length) })
     }
-    if (policy.onStall === "recover" && !silence.acted && length >= Duration.toMillis(policy.stalledAfter)) {
-      silence.acted = true
+    if (policy.onStall === "recover" && !entry.acted && length >= Duration.toMillis(policy.stalledAfter)) {
+      entry.acted = true
       const detail = `nothing was heard of ${target.trainingRunId} for ${Duration.format(Duration.millis(length))}`
       if (target.onStall !== undefined) yield* target.onStall(detail)
     }
@@ -198,21 +201,18 @@ export const make = Effect.fnUntraced(function* (
     const doubted = entry.suspected
     entry.suspected = false
     entry.seenWell = now
-    if (flag.lastRequestMillis !== undefined) {
-      entry.wellUntil = flag.lastRequestMillis
-      Silence.hear(entry.silence, flag.lastRequestMillis, now)
-    }
+    if (flag.lastRequestMillis !== undefined) Silence.hear(entry, flag.lastRequestMillis, now)
     if (!doubted) {
       entry.errors = 0
       // nothing to tell is the rule, and costs no fiber step for each of a hundred thousand runs
-      if (entry.pause === undefined && now - entry.silence.since < Silence.limit(entry.silence, policy)) return quiet
+      if (entry.pause === undefined && now - entry.since < Silence.limit(entry, policy)) return quiet
       return Effect.as(Effect.andThen(checkPause(entry, now), checkSilence(entry, now)), false)
     }
     return Effect.as(pollError(entry, "Unconfirmed", "one read showed the flag and the next one did not"), false)
   }
 
   const failed = (entry: Entry, cause: Cause.Cause<TinkerError>) =>
-    Effect.flatMap(uptime, (now) => {
+    Effect.flatMap(clock, (now) => {
       if (!live(entry)) return Effect.void
       entry.looked = now
       const error = Option.getOrUndefined(Cause.findErrorOption(cause))
@@ -261,7 +261,7 @@ export const make = Effect.fnUntraced(function* (
             Effect.flatMap((run) => {
               tally.answers++
               const lastRequestMillis = Option.getOrUndefined(Time.toOption(run.lastRequestTime))?.epochMilliseconds
-              return Effect.flatMap(uptime, (now) => seen(entry, { corrupted: run.corrupted, lastRequestMillis }, now))
+              return Effect.flatMap(clock, (now) => seen(entry, { corrupted: run.corrupted, lastRequestMillis }, now))
             })
           )
         ).pipe(
@@ -274,7 +274,7 @@ export const make = Effect.fnUntraced(function* (
   })
 
   const seePage = Effect.fnUntraced(function* (runs: ReadonlyArray<RunFlag>, onSuspect: (entry: Entry) => void) {
-    const now = yield* uptime
+    const now = yield* clock
     for (const flag of runs) {
       const entry = entries.get(flag.trainingRunId)
       if (entry === undefined) continue
@@ -308,7 +308,7 @@ export const make = Effect.fnUntraced(function* (
   const singly = (runs: number) => Math.max(50, Math.ceil(runs / RunList.pageSize))
 
   const look = Effect.fnUntraced(function* (all: ReadonlyArray<Entry>) {
-    const began = yield* uptime
+    const began = yield* clock
     const due = all.filter((entry) => live(entry) && entry.notBefore <= began)
     const suspects: Array<Suspect> = []
     const tally: { answers: number; error: TinkerError | undefined } = { answers: 0, error: undefined }
@@ -342,47 +342,59 @@ export const make = Effect.fnUntraced(function* (
     lastSweep = yield* uptime
   })
 
+  const arrived = () => {
+    const entries = arrivals
+    arrivals = []
+    return Effect.as(arrival.close, entries)
+  }
+
   const run = Effect.gen(function* () {
-    let next = yield* uptime
+    let next = yield* clock
     while (true) {
-      const now = yield* uptime
+      const now = yield* clock
       if (now >= next) {
-        yield* Queue.clear(arrivals)
+        yield* arrived()
         yield* look([...entries.values()])
         // nobody to read, but perhaps somebody who waits for the service to come back
         if ((yield* outage.current).down !== undefined) yield* outage.probe
-        next = Math.max(next + interval, yield* uptime)
+        next = Math.max(next + interval, yield* clock)
         continue
       }
-      const arrival = yield* Effect.timeoutOption(Queue.take(arrivals), Duration.millis(next - now))
-      if (Option.isSome(arrival)) yield* look([arrival.value, ...(yield* Queue.clear(arrivals))])
+      yield* Effect.timeoutOption(arrival.await, Duration.millis(next - now))
+      const added = yield* arrived()
+      if (added.length > 0) yield* look(added)
     }
   })
 
   return {
     add: (target) =>
-      Effect.flatMap(uptime, (now) => {
+      Effect.flatMap(clock, (now) => {
         const entry: Entry = {
           target,
-          silence: Silence.make(now),
+          heard: undefined,
+          since: now,
+          changes: 0,
+          longest: 0,
+          told: false,
+          acted: false,
           seenWell: now,
-          wellUntil: undefined,
           flagged: false,
           suspected: false,
           errors: 0,
-          looked: Number.NEGATIVE_INFINITY,
+          looked: -1,
           notBefore: 0,
           pause: undefined
         }
         entries.set(target.trainingRunId, entry)
-        return Queue.offer(arrivals, entry)
+        arrivals.push(entry)
+        return arrival.open
       }),
     remove: (target) =>
       Effect.sync(() => {
         if (entries.get(target.trainingRunId)?.target === target) entries.delete(target.trainingRunId)
       }),
     noteQueue: (trainingRunId, state) =>
-      Effect.map(uptime, (now) => {
+      Effect.map(clock, (now) => {
         const entry = entries.get(trainingRunId)
         if (entry === undefined) return
         if (state.state === "active") {
@@ -393,10 +405,10 @@ export const make = Effect.fnUntraced(function* (
       }),
     inspect: (trainingRunId) =>
       Effect.sync(() =>
-        Option.map(Option.fromNullishOr(entries.get(trainingRunId)), ({ flagged, pause, seenWell, wellUntil }) => ({
+        Option.map(Option.fromNullishOr(entries.get(trainingRunId)), ({ flagged, heard, pause, seenWell }) => ({
           flagged,
-          seenWell,
-          wellUntil,
+          seenWell: madeAt + seenWell,
+          wellUntil: heard,
           paused: pause !== undefined
         }))
       ),

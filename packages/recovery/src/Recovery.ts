@@ -95,13 +95,12 @@ const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy)
   const executor = Executor.make(policy, log, tree.refs.executor, monitor.outage)
   const journal = yield* Effect.serviceOption(Journal)
   const watches = yield* Watches.make(policy, log, monitor, executor, services, journal)
-  const { current, inBackground, lookAfter, openIncident, recover, release, runs, takeUp, track } = watches
+  const { current, endWith, inBackground, lookAfter, openIncident, recover, release, runs, takeUp, track } = watches
   const startedAt = yield* uptime
   let shuttingDown = false
 
-  const watch = Effect.fn("Recovery.watch")(function* (
-    options: WatchOptions
-  ): Effect.fn.Return<void, never, Scope.Scope> {
+  // untraced: the finalizer would keep the span of every one of a hundred thousand watches
+  const watch = Effect.fnUntraced(function* (options: WatchOptions): Effect.fn.Return<void, never, Scope.Scope> {
     const scope = yield* Effect.scope
     const tracked = track(options.runId)
     const watch: Watches.Watch = { options, scope }
@@ -110,9 +109,7 @@ const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy)
     if (options.stepOf !== undefined) tracked.run.stepOf = options.stepOf
     if (options.metricsOf !== undefined) tracked.run.metricsOf = options.metricsOf
     if (options.client !== undefined && options.client.modelId === current(tracked)) tracked.client = options.client
-    yield* Effect.addFinalizer(() =>
-      tracked.watch === watch ? release(tracked, "the scope of its watch was closed") : Effect.void
-    )
+    yield* endWith(scope, tracked)
     if (tracked.phase === "recovering") return
     yield* lookAfter(tracked, watch)
     if (Option.isSome(journal)) {

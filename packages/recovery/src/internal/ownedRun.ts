@@ -19,18 +19,34 @@ import * as Failures from "./failures.ts"
 /** A run whose loop is somebody else's: what is known of it is what the service lists and what its owner tells. */
 export interface OwnedRun {
   /** The training runs that carried it, oldest first; the last one is the current one. */
-  lineage: Array<string>
+  lineage: ReadonlyArray<string>
   /** For each of them the checkpoint that it began from, where it is known. */
-  origins: Array<string | null>
+  origins: ReadonlyArray<string | null>
   /** Checkpoints that are not to be tried any more, and why. */
-  readonly refused: Map<string, string>
+  refused: ReadonlyMap<string, string>
   /** The place in the sequence of the current client at which its owner got it. */
   handedAt?: number | undefined
   stepOf?: StepOf | undefined
   metricsOf?: MetricsOf | undefined
 }
 
-export const make = (runId: string): OwnedRun => ({ lineage: [runId], origins: [null], refused: new Map() })
+// most of a hundred thousand runs never fail: they share what they do not use
+const noOrigin: ReadonlyArray<null> = [null]
+const noneRefused: ReadonlyMap<string, string> = new Map()
+
+export const make = (runId: string): OwnedRun => ({
+  lineage: [runId],
+  origins: noOrigin,
+  refused: noneRefused,
+  handedAt: undefined,
+  stepOf: undefined,
+  metricsOf: undefined
+})
+
+/** A checkpoint is not to be tried any more. What was said of it first stands. */
+export const setAside = (run: OwnedRun, path: string, why: string): void => {
+  if (!run.refused.has(path)) run.refused = new Map(run.refused).set(path, why)
+}
 
 /** What a restore gave. */
 export interface Restored {
@@ -206,15 +222,15 @@ export const restore = Effect.fnUntraced(function* (
   const runId = current(run)
   const failed = (error: TinkerError) => Failures.fromTinker(runId, error)
   const quarantined: Array<string> = []
-  const setAside = (path: string, why: string) =>
+  const reject = (path: string, why: string) =>
     Effect.suspend(() => {
       if (run.refused.has(path)) return Effect.void
-      run.refused.set(path, why)
+      setAside(run, path, why)
       return claim?.quarantine(path, why) ?? Effect.void
     })
   const quarantine = (path: string, why: string) => {
     quarantined.push(path)
-    return Effect.andThen(setAside(path, why), report({ _tag: "Quarantined", path, why }))
+    return Effect.andThen(reject(path, why), report({ _tag: "Quarantined", path, why }))
   }
   if (Option.isSome(options.fence)) {
     yield* options.fence.value.fence(`its run is being restored (${incident.id})`)
@@ -277,7 +293,7 @@ export const restore = Effect.fnUntraced(function* (
         isNewer(other, candidate)
       )
       for (const { path } of newer) {
-        yield* setAside(path, `newer than ${candidate.path}, which the run went on from`)
+        yield* reject(path, `newer than ${candidate.path}, which the run went on from`)
       }
       const { modelId } = loaded.success
       yield* report({ _tag: "Resumed", trainingRunId: modelId, step: Option.getOrNull(candidate.step) })

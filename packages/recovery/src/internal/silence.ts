@@ -1,9 +1,9 @@
 import * as Duration from "effect/Duration"
 import type { RecoveryPolicy } from "../RecoveryPolicy.ts"
 
-/** How quiet a run is, measured by our own clock: the service's may differ by minutes. */
+/** How quiet a run is, in whole milliseconds of our own clock: the service's may differ by minutes. */
 export interface Silence {
-  /** The service's word of the run's last request when that was last another one. */
+  /** The run's last request by the service's clock, as of the last read that showed the run well. */
   heard: number | undefined
   /** Since when it is the same. */
   since: number
@@ -14,15 +14,6 @@ export interface Silence {
   told: boolean
   acted: boolean
 }
-
-export const make = (now: number): Silence => ({
-  heard: undefined,
-  since: now,
-  changes: 0,
-  longest: 0,
-  told: false,
-  acted: false
-})
 
 /** Changes to learn from before a run's own habits count. */
 const warmUp = 8

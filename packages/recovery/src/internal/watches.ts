@@ -4,7 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { TinkerError } from "@tinkex/tinker/TinkerError"
 import type { TrainingClient } from "@tinkex/tinker/TrainingClient"
@@ -30,8 +30,8 @@ export interface Watch {
 
 export interface Tracked {
   readonly run: OwnedRun.OwnedRun
-  /** Of its journal. */
-  name: string
+  /** Of its journal, where it has one of its own. */
+  name: string | undefined
   phase: RunStatus["phase"]
   watch: Watch | undefined
   client: TrainingClient | undefined
@@ -71,12 +71,14 @@ export const make = Effect.fnUntraced(function* (
 
   const current = ({ run }: Tracked): string => run.lineage.at(-1) ?? ""
 
+  const nameOf = ({ name, run }: Tracked): string => name ?? Claim.nameOf(run.lineage[0] ?? "")
+
   const track = (runId: string): Tracked => {
     const known = runs.get(runId)
     if (known !== undefined) return known
     const tracked: Tracked = {
       run: OwnedRun.make(runId),
-      name: Claim.nameOf(runId),
+      name: undefined,
       phase: "idle",
       watch: undefined,
       client: undefined,
@@ -153,13 +155,13 @@ export const make = Effect.fnUntraced(function* (
   /** Takes over what the journal knows of a run. */
   const learn = Effect.fnUntraced(function* (tracked: Tracked, known: Claim.Known) {
     const { run } = tracked
-    for (const [path, why] of known.refused) if (!run.refused.has(path)) run.refused.set(path, why)
+    for (const [path, why] of known.refused) OwnedRun.setAside(run, path, why)
     const before = current(tracked)
     const newest = known.lineage.at(-1)
     // a journal that ends before this attempt was written by somebody who did not know of it
     if (newest === undefined || newest === before || !known.lineage.includes(before)) return
-    run.lineage = [...known.lineage]
-    run.origins = [...known.origins]
+    run.lineage = known.lineage
+    run.origins = known.origins
     run.handedAt = undefined
     tracked.client = undefined
     for (const runId of known.lineage) runs.set(runId, tracked)
@@ -199,17 +201,55 @@ export const make = Effect.fnUntraced(function* (
     return target === undefined ? Effect.void : monitor.remove(target)
   }
 
+  // a class, so that a hundred thousand of them share their functions
+  class WatchTarget implements Monitor.Target {
+    readonly attempt = null
+    readonly #tracked: Tracked
+    readonly trainingRunId: string
+    constructor(tracked: Tracked, trainingRunId: string) {
+      this.#tracked = tracked
+      this.trainingRunId = trainingRunId
+    }
+    get run() {
+      return this.#tracked.run.lineage[0] ?? this.trainingRunId
+    }
+    onFlag(detail: string) {
+      return failed(this.#tracked, this.trainingRunId, "poisoned", detail, "sweep")
+    }
+    onStall(detail: string) {
+      return failed(this.#tracked, this.trainingRunId, "stalled", detail, "sweep")
+    }
+  }
+
+  const watchesOf = new WeakMap<Scope.Scope, Set<Tracked>>()
+
+  /** Ends the watch with its scope: with one finalizer for all watches of a scope. */
+  const endWith = (scope: Scope.Scope, tracked: Tracked) =>
+    Effect.suspend(() => {
+      const known = watchesOf.get(scope)
+      if (known !== undefined) {
+        known.add(tracked)
+        return Effect.void
+      }
+      const all = new Set([tracked])
+      watchesOf.set(scope, all)
+      const ours = () => [...all].filter(({ watch }) => watch?.scope === scope)
+      return Scope.addFinalizer(
+        scope,
+        Effect.suspend(() =>
+          Effect.forEach(ours(), (one) => release(one, "the scope of its watch was closed"), {
+            concurrency: "unbounded",
+            discard: true
+          })
+        )
+      )
+    })
+
   /** Has the current attempt of a watched run looked after, by sweep and through its client. */
   const lookAfter = Effect.fnUntraced(function* (tracked: Tracked, watch: Watch) {
     const runId = current(tracked)
     tracked.phase = "watched"
-    const target: Monitor.Target = {
-      trainingRunId: runId,
-      run: tracked.run.lineage[0] ?? runId,
-      attempt: null,
-      onFlag: (detail) => failed(tracked, runId, "poisoned", detail, "sweep"),
-      onStall: (detail) => failed(tracked, runId, "stalled", detail, "sweep")
-    }
+    const target = new WatchTarget(tracked, runId)
     yield* stopSweeping(tracked)
     tracked.target = target
     yield* monitor.add(target)
@@ -299,7 +339,7 @@ export const make = Effect.fnUntraced(function* (
       Effect.gen(function* () {
         const claim = Option.isNone(journal)
           ? undefined
-          : yield* Claim.take(journal.value, tracked.name, tracked.run.lineage)
+          : yield* Claim.take(journal.value, nameOf(tracked), tracked.run.lineage)
         if (claim !== undefined) {
           yield* learn(tracked, claim.known)
           if (current(tracked) !== incident.trainingRunId) {
@@ -365,8 +405,8 @@ export const make = Effect.fnUntraced(function* (
         Effect.flatMap(({ checkpoint, client }) =>
           Effect.gen(function* () {
             yield* stopSweeping(tracked)
-            tracked.run.lineage.push(client.modelId)
-            tracked.run.origins.push(checkpoint.path)
+            tracked.run.lineage = [...tracked.run.lineage, client.modelId]
+            tracked.run.origins = [...tracked.run.origins, checkpoint.path]
             tracked.run.handedAt = yield* client.nextSeq
             tracked.client = client
             tracked.phase = "idle"
@@ -390,7 +430,7 @@ export const make = Effect.fnUntraced(function* (
   /** Goes on where a process that died left the run. */
   const takeUp = Effect.fnUntraced(function* (tracked: Tracked) {
     if (Option.isNone(journal)) return
-    const known = yield* Claim.read(journal.value, tracked.name, current(tracked))
+    const known = yield* Claim.read(journal.value, nameOf(tracked), current(tracked))
     if (Option.isNone(known) || tracked.watch === undefined || tracked.phase !== "watched") return
     const before = current(tracked)
     yield* learn(tracked, known.value)
@@ -402,11 +442,12 @@ export const make = Effect.fnUntraced(function* (
   })
 
   const release = Effect.fnUntraced(function* (tracked: Tracked, why: string) {
+    if (tracked.watch !== undefined) watchesOf.get(tracked.watch.scope)?.delete(tracked)
     tracked.watch = undefined
     tracked.phase = "idle"
     yield* stopSweeping(tracked)
     yield* executor.cancel(current(tracked), why)
   })
 
-  return { runs, track, current, lookAfter, openIncident, recover, release, takeUp, inBackground }
+  return { runs, track, current, endWith, lookAfter, openIncident, recover, release, takeUp, inBackground }
 })

@@ -96,10 +96,12 @@ export const layerFor = (emulatorUrl: Option.Option<string>) =>
   Option.match(emulatorUrl, { onNone: () => Tinker.layerConfig(), onSome: (url) => remote(url) })
 
 /** Whether there is a key for the real service at all. */
-export const hasKey = Config.option(Config.String("TINKER_API_KEY")).pipe(
-  Effect.map((key) => Option.exists(key, (text) => text.trim() !== "")),
-  Effect.orElseSucceed(() => false)
-)
+export const hasKey = Effect.forEach(["TINKER_API_KEY", "TINKER_CREDENTIAL_CMD"], (name) =>
+  Config.option(Config.String(name)).pipe(
+    Effect.map((value) => Option.exists(value, (text) => text.trim() !== "")),
+    Effect.orElseSucceed(() => false)
+  )
+).pipe(Effect.map((found) => found.includes(true)))
 
 /** Fails before anything is read or sent where there is none. */
 export const requireKey = Effect.filterOrFail(
@@ -110,7 +112,7 @@ export const requireKey = Effect.filterOrFail(
       new CommandError.BadSetting({
         setting: "TINKER_API_KEY",
         problem: "is not set",
-        hint: "Set it to the key of your account, tml-..., or try --emulator, which needs none."
+        hint: "Set it to the key of your account, tml-..., or let TINKER_CREDENTIAL_CMD print one, or try --emulator, which needs none."
       })
     )
 )

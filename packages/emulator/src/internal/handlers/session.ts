@@ -184,6 +184,12 @@ export const beginModel = (
   })
 }
 
+const problemOfRank = (rank: number): string | undefined => {
+  if (rank < 1) return "lora_config.rank must be positive"
+  if (rank > LanguageModel.maxRank) return `lora_config.rank must be at most ${LanguageModel.maxRank} here`
+  return Number.isInteger(Math.log2(rank)) ? undefined : "lora_config.rank must be a power of 2"
+}
+
 // Later clients may leave the configuration out, and say which optimizer they want.
 const readCreateModel = jsonBody(
   Schema.Struct({
@@ -202,12 +208,12 @@ export const createModel: Handler = (world, request) =>
         if (optimizer !== "adamw") {
           return yield* Effect.fail(refused(400, `optimizer "${optimizer}" is not offered here; use adamw`))
         }
-        if (rank < 1 || rank > LanguageModel.maxRank) {
-          return yield* Effect.fail(refused(400, `lora_config.rank must be from 1 to ${LanguageModel.maxRank}`))
-        }
-        if (!train_attn && !train_mlp && !train_unembed) {
-          return yield* Effect.fail(refused(400, "at least one of train_attn, train_mlp, train_unembed must be true"))
-        }
+        const problem =
+          problemOfRank(rank) ??
+          (train_attn || train_mlp || train_unembed
+            ? undefined
+            : "at least one of train_attn, train_mlp, train_unembed must be true")
+        if (problem !== undefined) return yield* Effect.fail(refused(400, problem))
         const run: NewRun = {
           baseModel: body.base_model,
           rank,

@@ -3,19 +3,21 @@
  *
  * Position i of the input predicts `target_tokens[i]`: inputs are a text's tokens without the last one, targets the same without
  * the first. `make` takes plain lists where their type is known by their name: `target_tokens` are int64; `weights`,
- * `advantages`, `logprobs`, `clip_low_threshold` and `clip_high_threshold` are float32. Anything else is given as `TensorData`.
+ * `advantages`, `logprobs`, `clip_low_threshold`, `clip_high_threshold` and `sequence_ratio_mask` are float32. Anything else is
+ * given as `TensorData`.
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Tensor from "./TensorData.ts"
 import { InvalidInput, TinkerError } from "./TinkerError.ts"
-import { type Datum, fromTokens, type ModelInput } from "./wire/Datum.ts"
+import { type Datum, fromTokens, type ModelInput, type Provenance } from "./wire/Datum.ts"
 
 export * from "./wire/Datum.ts"
 
 /** What a datum is made of. */
 export type DatumInput = {
   readonly lossFnInputs: Readonly<Record<string, Tensor.Values | Tensor.TensorData>>
+  readonly provenance?: Provenance | undefined
 } & ({ readonly tokens: ArrayLike<number> } | { readonly modelInput: ModelInput })
 
 const dtypes = new Map<string, Tensor.TensorData["dtype"]>([
@@ -24,7 +26,8 @@ const dtypes = new Map<string, Tensor.TensorData["dtype"]>([
   ["advantages", "float32"],
   ["logprobs", "float32"],
   ["clip_low_threshold", "float32"],
-  ["clip_high_threshold", "float32"]
+  ["clip_high_threshold", "float32"],
+  ["sequence_ratio_mask", "float32"]
 ])
 
 /** Tensors of two dimensions under these names are sent sparse where that is shorter; lists stay as they are. */
@@ -45,7 +48,8 @@ export const make = (input: DatumInput): Effect.Effect<Datum, TinkerError> =>
     }
     return Effect.succeed({
       modelInput: "tokens" in input ? fromTokens(input.tokens) : input.modelInput,
-      lossFnInputs
+      lossFnInputs,
+      ...(input.provenance === undefined ? {} : { provenance: input.provenance })
     })
   })
 

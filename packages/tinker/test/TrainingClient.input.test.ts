@@ -7,7 +7,7 @@ import { ServiceClient } from "../src/ServiceClient.ts"
 import * as Tensor from "../src/TensorData.ts"
 import type { TinkerError } from "../src/TinkerError.ts"
 import type { AdamParams, TrainingClient } from "../src/TrainingClient.ts"
-import type { Chunk, Datum } from "../src/wire/Datum.ts"
+import type { Chunk, Datum, ProvenanceSpan } from "../src/wire/Datum.ts"
 import * as Fake from "./support/fakeService.ts"
 
 const newClient = Effect.flatMap(ServiceClient, (service) =>
@@ -25,6 +25,13 @@ const withChunk =
   (chunk: Chunk): Act =>
   (client) =>
     client.forward([{ modelInput: { chunks: [chunk] }, lossFnInputs: {} }], { loss: "own" })
+const withSpan =
+  (span: Partial<ProvenanceSpan>): Act =>
+  (client) => {
+    const first = { from: "sampled", sequenceId: "s", length: 1, ...span } as const
+    const data = [{ ...Fake.datum(1, 2), provenance: { modelInput: [first], lossFnInputs: [] } }]
+    return client.forward(data, { loss: "cross_entropy" })
+  }
 const adam =
   (params: Partial<AdamParams>): Act =>
   (client) =>
@@ -125,6 +132,10 @@ const rules: ReadonlyArray<[field: string, problem: RegExp, act: Act]> = [
   ["eps", /is -1e-8/, adam({ eps: -1e-8 })],
   ["weight_decay", /is Infinity/, adam({ weightDecay: Number.POSITIVE_INFINITY })],
   ["grad_clip_norm", /is -1 and must be 0 \(no clipping\) or above/, adam({ gradClipNorm: -1 })],
+  ["data[0].provenance.modelInput", /covers 1 positions, and there are 2/, withSpan({})],
+  ["data[0].provenance.modelInput[0].sequenceId", /is empty/, withSpan({ sequenceId: "", length: 2 })],
+  ["data[0].provenance.modelInput[0].offset", /is -1 and must be a whole/, withSpan({ offset: -1, length: 2 })],
+  ["data[0].provenance.lossFnInputs", /covers 0 positions, and there are 2/, withSpan({ length: 2 })],
   [
     "learning_rate",
     /is -1 and must be 0 or above/,

@@ -1,7 +1,7 @@
 /** What can be known to be wrong with a batch before it is sent. */
 import * as Result from "effect/Result"
 import type { LossOptions } from "../TrainingClient.ts"
-import { type Chunk, chunkLength, type Datum } from "../wire/Datum.ts"
+import { type Chunk, chunkLength, type Datum, type ProvenanceSpan } from "../wire/Datum.ts"
 import type { TensorData } from "../wire/Tensor.ts"
 import * as MediaRules from "./mediaRules.ts"
 import type { Breach } from "./mediaRules.ts"
@@ -66,7 +66,7 @@ const indexWhere = (values: ArrayLike<number>, is: (value: number) => boolean): 
   return -1
 }
 
-const ofDatum = ({ lossFnInputs, modelInput }: Datum, names: ReadonlyArray<string>): Breach | undefined => {
+const ofDatum = ({ lossFnInputs, modelInput, provenance }: Datum, names: ReadonlyArray<string>): Breach | undefined => {
   let length: number | undefined = 0
   for (const [i, chunk] of modelInput.chunks.entries()) {
     const found = ofChunk(chunk)
@@ -77,6 +77,13 @@ const ofDatum = ({ lossFnInputs, modelInput }: Datum, names: ReadonlyArray<strin
   for (const [name, tensor] of Object.entries(lossFnInputs)) {
     const problem = ofTensor(tensor)
     if (problem !== undefined) return { field: `lossFnInputs.${name}`, problem }
+  }
+  if (provenance !== undefined) {
+    const targets = lossFnInputs["target_tokens"]?.shape[0]
+    const found =
+      ofSpans(provenance.modelInput, length, "provenance.modelInput") ??
+      ofSpans(provenance.lossFnInputs, targets, "provenance.lossFnInputs")
+    if (found !== undefined) return found
   }
   for (const name of names) {
     if (lossFnInputs[name] === undefined) return { field: `lossFnInputs.${name}`, problem: "is missing" }
@@ -94,6 +101,28 @@ const ofDatum = ({ lossFnInputs, modelInput }: Datum, names: ReadonlyArray<strin
     }
   }
   return undefined
+}
+
+/** `length` is what the runs have to add up to, where it is known. */
+const ofSpans = (
+  spans: ReadonlyArray<ProvenanceSpan>,
+  length: number | undefined,
+  field: string
+): Breach | undefined => {
+  let total = 0
+  for (const [i, span] of spans.entries()) {
+    if (span.sequenceId === "") return { field: `${field}[${i}].sequenceId`, problem: "is empty" }
+    for (const name of ["offset", "length"] as const) {
+      const value = span[name] ?? 0
+      if (!isCount(value)) {
+        return { field: `${field}[${i}].${name}`, problem: `is ${value} and must be a whole number from 0 on` }
+      }
+    }
+    total += span.length
+  }
+  return length === undefined || total === length
+    ? undefined
+    : { field, problem: `covers ${total} positions, and there are ${length}` }
 }
 
 const ofChunk = (chunk: Chunk): Breach | undefined => {

@@ -2,7 +2,7 @@
  * Writes the data of a forward_backward request, field 3 of its message, into one buffer: what the generated code would write,
  * byte for byte, without a message object for each part and without growing. Passes are large, and nothing else is written often.
  */
-import type { Chunk, Datum } from "../wire/Datum.ts"
+import type { Chunk, Datum, ProvenanceSpan } from "../wire/Datum.ts"
 import type { TensorData } from "../wire/Tensor.ts"
 import { f32Bytes, i32Bytes, i64Bytes, Malformed, Scratch } from "./packed.ts"
 
@@ -156,6 +156,25 @@ const tensorPart = (tensor: TensorData, what: string): Part => {
   }
 }
 
+const optionalNumber = (value: number): number => (value === 0 ? 0 : 1 + varintSize(value))
+
+const spanPart = ({ from, length, offset = 0, sequenceId }: ProvenanceSpan): Part => {
+  for (const number of [offset, length]) {
+    if (!Number.isSafeInteger(number) || number < 0) throw new Malformed(`a span has the offset or length ${number}`)
+  }
+  const name = Buffer.from(sequenceId)
+  const inner = optionalSize(name.byteLength) + optionalNumber(offset) + optionalNumber(length)
+  return {
+    size: fieldSize(inner),
+    write: (to) => {
+      to.open(from === "prompt" ? 1 : 2, inner)
+      to.optional(1, name)
+      if (offset > 0) to.number(2, offset)
+      if (length > 0) to.number(3, length)
+    }
+  }
+}
+
 const datumPart = (datum: Datum, check: (tensor: TensorData, what: string) => void): Part => {
   const chunks = datum.modelInput.chunks.map(chunkPart)
   const tensors = Object.entries(datum.lossFnInputs).map(([name, tensor]) => {
@@ -165,7 +184,13 @@ const datumPart = (datum: Datum, check: (tensor: TensorData, what: string) => vo
     const part = tensorPart(tensor, what)
     return { key, part, size: fieldSize(key.byteLength) + fieldSize(part.size) }
   })
+  const { provenance } = datum
+  const spans = [
+    { field: 3, parts: (provenance?.modelInput ?? []).map(spanPart) },
+    { field: 4, parts: (provenance?.lossFnInputs ?? []).map(spanPart) }
+  ]
   let size = 0
+  for (const { parts } of spans) for (const part of parts) size += fieldSize(part.size)
   for (const chunk of chunks) size += fieldSize(chunk.size)
   for (const tensor of tensors) size += fieldSize(tensor.size)
   return {
@@ -180,6 +205,12 @@ const datumPart = (datum: Datum, check: (tensor: TensorData, what: string) => vo
         to.field(1, key)
         to.open(2, part.size)
         part.write(to)
+      }
+      for (const { field, parts } of spans) {
+        for (const part of parts) {
+          to.open(field, part.size)
+          part.write(to)
+        }
       }
     }
   }

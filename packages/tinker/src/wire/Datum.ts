@@ -26,10 +26,31 @@ export interface ModelInput {
   readonly chunks: ReadonlyArray<Chunk>
 }
 
+/** A run of tokens that were part of a sample's prompt, or of the sample itself. */
+export interface ProvenanceSpan {
+  readonly from: "prompt" | "sampled"
+  /** The sample, as sampling named it. */
+  readonly sequenceId: string
+  /** Where the run begins in that prompt or sample. Default 0. */
+  readonly offset?: number | undefined
+  /** Tokens of the run. */
+  readonly length: number
+}
+
+/** Where the tokens of a datum come from: runs one behind the other, from the first position to the last. */
+export interface Provenance {
+  /** Together as long as the model's input. */
+  readonly modelInput: ReadonlyArray<ProvenanceSpan>
+  /** Together as long as `target_tokens`. */
+  readonly lossFnInputs: ReadonlyArray<ProvenanceSpan>
+}
+
 /** One training example: what goes in, and the tensors that its loss needs, each aligned with the input. */
 export interface Datum {
   readonly modelInput: ModelInput
   readonly lossFnInputs: Readonly<Record<string, TensorData>>
+  /** For losses that look samples up by their name; services older than revision 0.31 of the API pass over it. */
+  readonly provenance?: Provenance | undefined
 }
 
 /** An input of one chunk of text. */

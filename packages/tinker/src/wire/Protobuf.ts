@@ -8,7 +8,7 @@
  */
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf"
 import * as Effect from "effect/Effect"
-import type { Chunk, Datum } from "./Datum.ts"
+import type { Chunk, Datum, ProvenanceSpan } from "./Datum.ts"
 import * as DatumWriter from "../internal/datumWriter.ts"
 import { allSafe, i64Bytes, Malformed, readBf16, readBigI64, readF32, readI32, readI64 } from "../internal/packed.ts"
 import * as Pb from "./gen/tinker_public_pb.ts"
@@ -130,6 +130,18 @@ const fromChunk = ({ chunk }: Pb.Chunk): Chunk => {
   }
 }
 
+const fromSpan = ({ span }: Pb.ProvenanceSpan): ProvenanceSpan => {
+  if (span.case === undefined) throw new Malformed("a span is empty")
+  const { length, offset, sequenceId } = span.value
+  const [start = 0, size = 0] = readShape([offset, length], "a span")
+  return { from: span.case === "promptTokens" ? "prompt" : "sampled", sequenceId, offset: start, length: size }
+}
+
+const fromSpans = ({ lossFnInputSpans, modelInputSpans }: Pb.Datum): Pick<Datum, "provenance"> =>
+  modelInputSpans.length === 0 && lossFnInputSpans.length === 0
+    ? {}
+    : { provenance: { modelInput: modelInputSpans.map(fromSpan), lossFnInputs: lossFnInputSpans.map(fromSpan) } }
+
 /**
  * The field of a request that holds its data, alone; fields may be put together in any number of pieces. Room for others before and
  * behind it saves copying it to where they are.
@@ -161,7 +173,8 @@ export const decodeForwardBackwardRequest = (bytes: Uint8Array): Effect.Effect<F
         modelInput: { chunks: datum.modelInput.map(fromChunk) },
         lossFnInputs: Object.fromEntries(
           Object.entries(datum.lossFnInputs).map(([name, tensor]) => [name, fromTensor(tensor, name)])
-        )
+        ),
+        ...fromSpans(datum)
       })),
       lossFn: request.lossFn,
       lossFnConfig: request.lossFnConfig,

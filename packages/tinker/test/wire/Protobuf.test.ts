@@ -38,7 +38,10 @@ const AnyDatum = Schema.Struct({
   rows: int(0, 4),
   columns: int(1, 3),
   floats: Schema.Array(Schema.Number),
-  whole: int(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)
+  whole: int(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
+  spans: Schema.Array(
+    Schema.Struct({ prompt: Schema.Boolean, name: int(0, 999), offset: int(0, Number.MAX_SAFE_INTEGER), length: Token })
+  )
 })
 const Metrics = Schema.Record(Schema.String, Schema.Number)
 const toChunk = ({ expected, kind, tokens }: (typeof AnyDatum.Type)["chunks"][number]): Datum.Chunk => {
@@ -77,7 +80,15 @@ const tensors = (row: typeof AnyDatum.Type) => {
 const generatedDatum = (datum: Datum.Datum) => {
   const i64 = (values: ArrayLike<number>) => new Uint8Array(BigInt64Array.from(Array.from(values), BigInt).buffer)
   const f32 = (values: ArrayLike<number>) => new Uint8Array(Float32Array.from(values).buffer)
+  const span = ({ from, length, offset = 0, sequenceId }: Datum.ProvenanceSpan) => {
+    const value = create(Pb.TokenSpanSchema, { sequenceId, offset: BigInt(offset), length: BigInt(length) })
+    return create(Pb.ProvenanceSpanSchema, {
+      span: from === "prompt" ? { case: "promptTokens", value } : { case: "sampledTokens", value }
+    })
+  }
   return create(Pb.DatumSchema, {
+    modelInputSpans: (datum.provenance?.modelInput ?? []).map(span),
+    lossFnInputSpans: (datum.provenance?.lossFnInputs ?? []).map(span),
     modelInput: datum.modelInput.chunks.map((chunk) => {
       switch (chunk.type) {
         case "encoded_text":
@@ -143,6 +154,20 @@ const plainTensors = (all: Readonly<Record<string, Tensor.TensorData>>) =>
     ])
   )
 
+const toDatum = (row: typeof AnyDatum.Type): Datum.Datum => {
+  const spans = row.spans.map(({ length, name, offset, prompt }): Datum.ProvenanceSpan => ({
+    from: prompt ? "prompt" : "sampled",
+    sequenceId: `${name}`,
+    offset,
+    length
+  }))
+  return {
+    modelInput: { chunks: row.chunks.map(toChunk) },
+    lossFnInputs: tensors(row),
+    ...(spans.length === 0 ? {} : { provenance: { modelInput: spans, lossFnInputs: spans.slice(1) } })
+  }
+}
+
 const plainDatum = (datum: Datum.Datum) => ({
   chunks: datum.modelInput.chunks.map((chunk) =>
     chunk.type === "encoded_text"
@@ -153,7 +178,8 @@ const plainDatum = (datum: Datum.Datum) => ({
           ? { ...chunk, dmel: [...chunk.dmel] }
           : chunk
   ),
-  tensors: plainTensors(datum.lossFnInputs)
+  tensors: plainTensors(datum.lossFnInputs),
+  provenance: datum.provenance
 })
 
 describe("Protobuf", () => {
@@ -392,6 +418,45 @@ describe("Protobuf", () => {
     })
   )
 
+  it.effect("says where tokens come from as the official client does", () =>
+    Effect.gen(function* () {
+      // Made with the codec of revision 0.38.
+      const golden =
+        "0a016d10011a680a100a0e0a0c07000000080000000900000012300a0d7461726765745f746f6b656e73121f0a18080000000000000009000000000000000a0000000000000018022201031a090a070a03733a3018011a0912070a03733a301802220c120a0a03733a3010ac021803220d63726f73735f656e74726f7079"
+      const provenance: Datum.Provenance = {
+        modelInput: [
+          { from: "prompt", sequenceId: "s:0", offset: 0, length: 1 },
+          { from: "sampled", sequenceId: "s:0", offset: 0, length: 2 }
+        ],
+        lossFnInputs: [{ from: "sampled", sequenceId: "s:0", offset: 300, length: 3 }]
+      }
+      const told: Protobuf.ForwardBackwardRequest = {
+        modelId: "m",
+        seqId: 1,
+        data: [
+          {
+            modelInput: Datum.fromTokens([7, 8, 9]),
+            lossFnInputs: { target_tokens: Tensor.int64([8, 9, 10]) },
+            provenance
+          }
+        ],
+        lossFn: "cross_entropy",
+        lossFnConfig: {},
+        forwardOnly: false
+      }
+      assert.strictEqual(hex(Protobuf.encodeForwardBackwardRequest(told)), golden)
+      const read = yield* Protobuf.decodeForwardBackwardRequest(bytes(golden))
+      assert.deepStrictEqual(read.data[0]?.provenance, provenance)
+      for (const [span, words] of [
+        ["1a00", /a span is empty/],
+        ["1a0d0a0b10ffffffffffffffffff01", /dimension -1/]
+      ] as const) {
+        const body = bytes(`1a${(span.length / 2).toString(16).padStart(2, "0")}${span}`)
+        assert.match((yield* Effect.flip(Protobuf.decodeForwardBackwardRequest(body))).message, words)
+      }
+    })
+  )
+
   it.effect("passes over fields of later revisions, wherever they stand", () =>
     Effect.gen(function* () {
       // Field 7 as a map entry of a message, as revision 0.38 has it, and field 99 as a number.
@@ -480,7 +545,7 @@ describe("Protobuf", () => {
 
   it.effect.prop("writes what the generated code would write, byte for byte", [Schema.Array(AnyDatum)], ([rows]) =>
     Effect.sync(() => {
-      const data = rows.map((row) => ({ modelInput: { chunks: row.chunks.map(toChunk) }, lossFnInputs: tensors(row) }))
+      const data = rows.map(toDatum)
       const generated = toBinary(
         Pb.ForwardBackwardRequestSchema,
         create(Pb.ForwardBackwardRequestSchema, { data: data.map(generatedDatum) })
@@ -535,7 +600,7 @@ describe("Protobuf", () => {
 
   it.effect.prop("reads back any request", [Schema.Array(AnyDatum)], ([rows]) =>
     Effect.gen(function* () {
-      const data = rows.map((row) => ({ modelInput: { chunks: row.chunks.map(toChunk) }, lossFnInputs: tensors(row) }))
+      const data = rows.map(toDatum)
       const read = yield* Protobuf.decodeForwardBackwardRequest(
         Protobuf.encodeForwardBackwardRequest({ ...asked, data })
       )

@@ -258,8 +258,55 @@ describe("training", () => {
       const expected = -(logprobs[0] ?? 0) - 0.5 * (logprobs[1] ?? 0) - 2 * (logprobs[5] ?? 0)
       assert.closeTo(first?.metrics["loss:sum"] ?? 0, expected, 1e-5)
 
+      const legacy = (crow: ReadonlyArray<number>, col: ReadonlyArray<number>) => ({
+        model_id: model,
+        seq_id: 3,
+        forward_input: {
+          loss_fn: "cross_entropy",
+          data: [
+            {
+              model_input: { chunks: [{ tokens: [97, 98, 99] }] },
+              loss_fn_inputs: {
+                target_tokens: {
+                  data: [98, 7, 9],
+                  dtype: "int64",
+                  shape: [3, 2],
+                  sparse_crow_indices: crow,
+                  sparse_col_indices: col
+                }
+              }
+            }
+          ]
+        }
+      })
+      for (const [i, [crow, col]] of (
+        [
+          [[0, 2, 2, 1e15], csr.col],
+          [[0, 3, 2, 3], csr.col],
+          [csr.crow, [0, 1, 2]],
+          [csr.crow, [0, -1, 1]],
+          [csr.crow, [0]]
+        ] as const
+      ).entries()) {
+        const json = { ...legacy(crow, col), seq_id: 3 + i }
+        assert.include((yield* Api.settle(Api.post("forward", json))).error, "do not fit its shape 3 x 2", `case ${i}`)
+      }
+
+      const huge = {
+        dtype: "int64" as const,
+        data: [],
+        shape: [2000, 1024],
+        csr: { crow: Array.from({ length: 2001 }, () => 0), col: [] }
+      }
+      const claims = Array.from({ length: 20 }, () => ({
+        ...Api.datum("a".repeat(2001)),
+        lossFnInputs: { target_tokens: huge }
+      }))
+      const refusal = yield* Api.settle(Api.forwardBackward(model, 8, claims))
+      assert.include(refusal.error, "the sparse inputs have 40960000 entries")
+
       const wrong = { ...Api.datum("abcd"), lossFnInputs: { ...dense, weights: tensor("float32", [1, 1, 1], [3]) } }
-      const failed = yield* Api.settle(Api.forwardBackward(model, 3, [wrong]))
+      const failed = yield* Api.settle(Api.forwardBackward(model, 9, [wrong]))
       assert.include(failed.error, "weights is 3; this server takes one value for each of the 3 x 2 targets")
       assert.strictEqual(failed.category, "user")
     }).pipe(Api.provided())

@@ -79,6 +79,27 @@ const templates = (session: string, model: string, sampler: string): ReadonlyArr
       model_id: model,
       seq_id: 9
     }),
+    post("forward_backward", {
+      forward_backward_input: {
+        data: [
+          {
+            model_input: prompt,
+            loss_fn_inputs: {
+              target_tokens: {
+                data: [2, 3],
+                dtype: "int64",
+                shape: [3, 2],
+                sparse_crow_indices: [0, 1, 1, 2],
+                sparse_col_indices: [0, 1]
+              }
+            }
+          }
+        ],
+        loss_fn: "cross_entropy"
+      },
+      model_id: model,
+      seq_id: 1
+    }),
     post("optim_step", { adam_params: { learning_rate: 0.01, beta1: 0.9 }, model_id: model, seq_id: 8 }),
     post("save_weights", { model_id: model, path: "one", seq_id: 5, ttl_seconds: 100, overwrite: true }),
     post("save_weights_for_sampler", { model_id: model, sampling_session_seq_id: 4, seq_id: 6 }),
@@ -97,7 +118,15 @@ const templates = (session: string, model: string, sampler: string): ReadonlyArr
       prompt,
       sampling_params: params,
       prompt_logprobs: true,
-      topk_prompt_logprobs: 2
+      topk_prompt_logprobs: 2,
+      prompt_alt_tokens_k: 2,
+      target_prompt_logprobs: {
+        data: [2, 3],
+        dtype: "int64",
+        shape: [2, 2],
+        sparse_crow_indices: [0, 1, 2],
+        sparse_col_indices: [0, 1]
+      }
     }),
     post("retrieve_future", { request_id: `${sampler}:4`, allow_metadata_only: true }),
     post("telemetry", { events: [], platform: "x", sdk_version: "x", session_id: session, process_uuid: "u" }),

@@ -32,10 +32,33 @@ export interface PassResult {
 
 const rejected = (error: LanguageModel.LanguageModelError) => failed(error.message, "user")
 
-/** Greatest number of entries that a sparse matrix is spread out to. */
-const maxDense = 4_194_304
+/** Greatest number of entries that the sparse matrices of a batch are spread out to. */
+const maxDense = 16_777_216
 
-/** The values of a matrix in rows, zeros included. Row pointers and columns were checked when it was read. */
+const sizeOf = ({ shape }: TensorData): number => shape.reduce((product, length) => product * length, 1)
+
+/** A few bytes can claim a matrix of any size. */
+const checkSparseSizes = ({ data }: Pass): Effect.Effect<void, OperationFailed> => {
+  let total = 0
+  for (const { lossFnInputs } of data) {
+    for (const tensor of Object.values(lossFnInputs)) if (tensor.csr !== undefined) total += sizeOf(tensor)
+  }
+  return total <= maxDense
+    ? Effect.void
+    : Effect.fail(failed(`the sparse inputs have ${total} entries; this server takes ${maxDense} in a batch`, "user"))
+}
+
+/** Whether row pointers and columns of a sparse matrix fit its shape; in JSON nobody has looked at them yet. */
+const fitsItsShape = ({ csr, data, shape }: TensorData): boolean => {
+  if (csr === undefined) return true
+  const [rows = 0, columns = 0] = shape
+  let rises = csr.crow.length === rows + 1 && csr.crow[0] === 0 && csr.crow[rows] === data.length
+  for (let row = 0; rises && row < rows; row++) rises = (csr.crow[row] ?? 0) <= (csr.crow[row + 1] ?? 0)
+  for (let i = 0; rises && i < data.length; i++) rises = (csr.col[i] ?? -1) >= 0 && (csr.col[i] ?? columns) < columns
+  return rises && csr.col.length === data.length
+}
+
+/** The values of a matrix in rows, zeros included. */
 const spread = ({ csr, data, shape }: TensorData): ArrayLike<number> => {
   if (csr === undefined) return data
   const [rows = 0, columns = 0] = shape
@@ -66,10 +89,13 @@ const toModelDatum = (datum: Datum, index: number): Effect.Effect<LanguageModel.
   for (const [key, tensor] of Object.entries(datum.lossFnInputs)) {
     const { shape } = tensor
     const fits = isMatrix ? shape.join() === targets.shape.join() : shape.length === 1 && tensor.csr === undefined
-    const size = shape.reduce((product, length) => product * length, 1)
-    if (!fits || size > maxDense) {
+    if (!fits) {
       const expected = isMatrix ? `one value for each of the ${describe(targets.shape)} targets` : "one value per token"
       const problem = `${key} is ${describe(shape)}; this server takes ${expected}`
+      return Effect.fail(failed(`datum ${index}: ${problem}`, "user"))
+    }
+    if (!fitsItsShape(tensor)) {
+      const problem = `${key} is sparse, and its indices do not fit its shape ${describe(shape)}`
       return Effect.fail(failed(`datum ${index}: ${problem}`, "user"))
     }
     lossInputs[key] = spread(tensor)
@@ -78,11 +104,9 @@ const toModelDatum = (datum: Datum, index: number): Effect.Effect<LanguageModel.
 }
 
 const toOptions = (pass: Pass) =>
-  Effect.map(Effect.forEach(pass.data, toModelDatum), (data) => ({
-    data,
-    loss: pass.lossFn,
-    lossConfig: pass.lossFnConfig
-  }))
+  Effect.andThen(checkSparseSizes(pass), Effect.forEach(pass.data, toModelDatum)).pipe(
+    Effect.map((data) => ({ data, loss: pass.lossFn, lossConfig: pass.lossFnConfig }))
+  )
 
 export interface AdamParams {
   readonly learning_rate: number
@@ -158,16 +182,11 @@ export const restore = (
 export const idle = (config: LanguageModel.ModelConfig, hash: () => string): Trainee => ({
   config,
   pass: (pass) =>
-    Effect.sync(() => ({
+    Effect.map(checkSparseSizes(pass), () => ({
       loss: 0,
-      logprobs: pass.data.map(({ lossFnInputs }) => {
-        const shape = lossFnInputs["target_tokens"]?.shape ?? [0]
-        return new Float32Array(
-          Math.min(
-            maxDense,
-            shape.reduce((product, length) => product * length, 1)
-          )
-        )
+      logprobs: pass.data.map(({ lossFnInputs: { target_tokens: targets } }) => {
+        const entries = targets?.csr === undefined ? targets?.data.length : sizeOf(targets)
+        return new Float32Array(entries ?? 0)
       })
     })),
   step: (adam) => Effect.succeed({ learning_rate: adam.learning_rate }),

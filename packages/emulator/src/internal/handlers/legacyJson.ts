@@ -51,7 +51,15 @@ const toData = (input: typeof Input.Type): Effect.Effect<ReadonlyArray<Datum>, R
       chunks.push({ type: "encoded_text", tokens })
     }
     const lossFnInputs: Record<string, TensorData> = {}
-    for (const [key, tensor] of Object.entries(datum.loss_fn_inputs)) lossFnInputs[key] = toTensor(tensor)
+    for (const [key, given] of Object.entries(datum.loss_fn_inputs)) {
+      const tensor = toTensor(given)
+      const size = tensor.shape.reduce((product, length) => product * length, 1)
+      if (tensor.csr === undefined && size !== tensor.data.length) {
+        const problem = `${key} has ${tensor.data.length} values and the shape [${tensor.shape.join(", ")}]`
+        return Effect.fail(refused(422, `datum ${index}: ${problem}`))
+      }
+      lossFnInputs[key] = tensor
+    }
     return Effect.succeed({ modelInput: { chunks }, lossFnInputs })
   })
 

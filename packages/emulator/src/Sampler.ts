@@ -91,7 +91,7 @@ export interface Sampled {
   /** One entry per token of the prompt; the first has none. */
   readonly promptLogprobs: ReadonlyArray<number | undefined> | undefined
   readonly topkPromptLogprobs: ReadonlyArray<TopTokens | undefined> | undefined
-  /** One for each target, in their order; no number where the token is -1. */
+  /** One for each target, in their order; 0 where the token is -1. */
   readonly targetLogprobs: Float32Array
   /** Row after row. */
   readonly alternatives: { readonly tokens: ReadonlyArray<number>; readonly logprobs: Float32Array }
@@ -179,7 +179,7 @@ export const sample = Effect.fn("Sampler.sample")(function* (sampler: Sampler, o
     if (cells === undefined) wanted.set(row, [i])
     else cells.push(i)
   }
-  const targetLogprobs = Float32Array.from(targets, () => Number.NaN)
+  const targetLogprobs = new Float32Array(targets.length)
   const drawn: Array<readonly [token: number, logprob: number]> = []
   const anything = { temperature: options.temperature, topK: -1, topP: 1 }
   const alternativeUniform = uniformStream(`${options.stream(0)}|alternatives`)

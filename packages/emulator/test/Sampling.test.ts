@@ -286,7 +286,7 @@ describe("samples", () => {
       const first = yield* sample(sampler, { prompt, more: { target_prompt_logprobs: dense }, seqId: 1 })
       const told = first.targetPromptLogprobs
       assert.deepStrictEqual(told?.shape, [2, 2])
-      const expected = [logprob(1, 98), logprob(1, 7), Number.NaN, logprob(2, 99)]
+      const expected = [logprob(1, 98), logprob(1, 7), 0, logprob(2, 99)]
       assert.deepStrictEqual(Array.from(told?.data ?? []), expected)
       assert.strictEqual(expected[0], scored.promptLogprobs?.[1])
 

@@ -20,7 +20,9 @@ const files: ReadonlyArray<
   [() => import("./list-runs.ts"), "list-runs"],
   [() => import("./sample-client-cpu.ts"), "sample-client-cpu"],
   [() => import("./futures-client-cpu.ts"), "futures-client-cpu"],
-  [() => import("./encode-batch.ts"), "encode-batch"]
+  [() => import("./encode-batch.ts"), "encode-batch"],
+  [() => import("./recovery-fleet.ts"), "fleet-sweep"],
+  [() => import("./recovery-burst.ts"), "mass-poison", "decision-to-step", "in-band-detection"]
 ]
 
 const { values } = parseArgs({

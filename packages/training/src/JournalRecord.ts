@@ -141,6 +141,7 @@ export const Step = Schema.TaggedStruct("Step", {
 export const Skipped = Schema.TaggedStruct("Skipped", { step: Count, why: Schema.String })
 
 export const Spooled = Schema.TaggedStruct("Spooled", {
+  attempt: Count,
   step: Count,
   /** What the step's function calls it. */
   name: Schema.String,

@@ -44,6 +44,16 @@ export interface AttemptState {
   readonly evaluating: boolean
 }
 
+/** What a step has gathered. */
+export interface SpooledState {
+  /** The attempt whose model it was gathered with. */
+  readonly attempt: number
+  /** All steps before it in that attempt are known to have been applied; else no later attempt may use it. */
+  readonly clean: boolean
+  /** Name to digest. */
+  readonly digests: Readonly<Record<string, string>>
+}
+
 export interface RunState {
   readonly run: typeof Records.Run.Type | undefined
   readonly epoch: typeof Records.Epoch.Type | undefined
@@ -61,8 +71,8 @@ export interface RunState {
   readonly incidents: ReadonlyArray<IncidentRecord>
   /** Steps whose batch is left out, and why. */
   readonly skipped: ReadonlyMap<number, string>
-  /** What steps have gathered: name to digest, by step. */
-  readonly spooled: ReadonlyMap<number, Readonly<Record<string, string>>>
+  /** What steps have gathered, by step. */
+  readonly spooled: ReadonlyMap<number, SpooledState>
   /** What evaluations of the present lineage have found, by the number of steps applied. */
   readonly evaluations: ReadonlyMap<number, Metrics>
   /** Paths that are never deleted. */
@@ -136,6 +146,9 @@ export const apply = (state: RunState, record: Records.JournalRecord): RunState 
         ],
         terminal: undefined,
         evaluations: new Map([...state.evaluations].filter(([step]) => step <= record.fromStep)),
+        spooled: [...state.spooled.values()].every(({ clean }) => clean)
+          ? state.spooled
+          : new Map([...state.spooled].filter(([, { clean }]) => clean)),
         attemptsWithoutProgress: state.attemptsWithoutProgress + 1
       }
     case "Created":
@@ -169,14 +182,17 @@ export const apply = (state: RunState, record: Records.JournalRecord): RunState 
       return state.skipped.has(record.step)
         ? state
         : { ...state, skipped: new Map(state.skipped).set(record.step, record.why) }
-    case "Spooled":
+    case "Spooled": {
+      const committed = state.attempts.findLast(({ attempt }) => attempt === record.attempt)?.committed ?? 0
       return {
         ...state,
         spooled: new Map(state.spooled).set(record.step, {
-          ...state.spooled.get(record.step),
-          [record.name]: record.digest
+          attempt: record.attempt,
+          clean: record.step <= committed,
+          digests: { ...state.spooled.get(record.step)?.digests, [record.name]: record.digest }
         })
       }
+    }
     case "Unspooled": {
       const spooled = new Map(state.spooled)
       spooled.delete(record.step)
@@ -272,7 +288,11 @@ const committed = (
   const attempt = state.attempts.findLast((attempt) => attempt.attempt === number)
   if (attempt === undefined || attempt.committed !== step) return state
   const progress = step + 1 > state.highWater ? { ...state, highWater: step + 1, attemptsWithoutProgress: 0 } : state
-  const next = { ...progress, proven: provenBy(attempt, progress.proven) }
+  const next = {
+    ...progress,
+    proven: provenBy(attempt, progress.proven),
+    spooled: cleared(progress.spooled, number, step + 1)
+  }
   const saved = attempt.steps.get(step)?.save != null
   return inAttempt(next, number, (attempt) =>
     prune(next, {
@@ -281,6 +301,14 @@ const committed = (
       metrics: saved ? new Map(attempt.metrics).set(step, metrics) : attempt.metrics
     })
   )
+}
+
+/** What was gathered for a step before the step below it had come back stands on firm ground once that one has. */
+const cleared = (spooled: RunState["spooled"], attempt: number, step: number): RunState["spooled"] => {
+  const gathered = spooled.get(step)
+  return gathered === undefined || gathered.clean || gathered.attempt !== attempt
+    ? spooled
+    : new Map(spooled).set(step, { ...gathered, clean: true })
 }
 
 /** An attempt that has committed a step is the best proof that what it was loaded from can carry a run. */

@@ -60,7 +60,8 @@ export interface StepContext<S> {
   /**
    * Does something once in the life of the run: what it gives is kept, durably, under the step and `name`, and is what a repetition of the step
    * gets. For rollouts, and for all else that would not come out the same again. It is dropped once no restore can come back to
-   * the step.
+   * the step; and, with `pipelining` above 0, by a failure before the steps below it had come back, since nobody can know then
+   * what model it was gathered with.
    */
   readonly once: <A, I, E2 = never, R2 = never>(
     name: string,
@@ -78,6 +79,11 @@ export interface StepResult<S> {
 
 /** A loop of your own. */
 export interface LoopOptions<S, I, E = never, R = never> extends RunOptions {
+  /**
+   * Steps sent ahead of the oldest one that is not committed, 0 to 8. Default 0: a step sees a model that has all steps before
+   * it, and what it gathers is never lost.
+   */
+  readonly pipelining?: number | undefined
   /** How many steps there are, or the first step that is not taken any more: `(step) => step === 500`. Asked before the run, not during it. */
   readonly until: number | ((step: number) => boolean)
   /** How the state of the loop is written down. Default: there is none. */
@@ -208,7 +214,10 @@ const stepsOf = (until: number | ((step: number) => boolean)): number => {
 export const loop = Effect.fn("Trainer.loop")(function* <S, I, E = never, R = never>(
   options: LoopOptions<S, I, E, R>
 ): Effect.fn.Return<RunReport, TrainingError | E, R | Journal | ServiceClient | RestClient> {
-  const settings = yield* Settings.validate(options, options.evaluate !== undefined)
+  const settings = yield* Settings.validate(
+    { ...options, pipelining: options.pipelining ?? 0 },
+    options.evaluate !== undefined
+  )
   const totalSteps = stepsOf(options.until)
   if (!Number.isSafeInteger(totalSteps) || totalSteps < 1) {
     return yield* TrainingError.invalidOption("until", totalSteps, "must come to a whole number of steps above 0")

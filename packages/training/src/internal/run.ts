@@ -63,11 +63,13 @@ export interface LoopProgram<E, R> extends Settings.Identity {
 
 const spoolingOf = (log: RunLog.RunLog, spool: Spool): Spooling => ({
   get: (step, name) => {
-    const digest = log.state().spooled.get(step)?.[name]
+    const digest = log.state().spooled.get(step)?.digests[name]
     return digest === undefined ? Effect.succeedNone : spool.get(digest)
   },
   put: (step, name, text) =>
-    Effect.flatMap(spool.put(text), (digest) => log.append({ _tag: "Spooled", step, name, digest }))
+    Effect.flatMap(spool.put(text), (digest) =>
+      log.append({ _tag: "Spooled", attempt: log.state().attempts.at(-1)?.attempt ?? 0, step, name, digest })
+    )
 })
 
 /** A run from where its journal says that it stands, to its end. */
@@ -487,8 +489,8 @@ const unspool = (log: RunLog.RunLog, spool: Spool) =>
     const gone = [...state.spooled].filter(([step]) => step < oldest)
     return Effect.forEach(
       gone,
-      ([step, names]) =>
-        Effect.forEach(Object.values(names), spool.drop, { discard: true }).pipe(
+      ([step, { digests }]) =>
+        Effect.forEach(Object.values(digests), spool.drop, { discard: true }).pipe(
           Effect.andThen(log.appendLazy({ _tag: "Unspooled", step }))
         ),
       { discard: true }

@@ -1,12 +1,19 @@
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { NodeServices } from "@effect/platform-node"
+import { Effect } from "effect"
 import { assert, describe, it } from "vitest"
+import { Emulator } from "@tinkex/emulator"
 
-const run = async (name: string): Promise<string> => {
+const run = async (
+  name: string,
+  args: ReadonlyArray<string> = [],
+  env: Readonly<Record<string, string>> = {}
+): Promise<string> => {
   const file = fileURLToPath(new URL(`../../../examples/${name}.ts`, import.meta.url))
-  const { stdout } = await promisify(execFile)(process.execPath, ["--conditions=@tinkex/source", file], {
-    env: { PATH: process.env["PATH"] },
+  const { stdout } = await promisify(execFile)(process.execPath, ["--conditions=@tinkex/source", file, ...args], {
+    env: { PATH: process.env["PATH"], ...env },
     timeout: 60_000
   })
   return stdout
@@ -53,4 +60,39 @@ describe("examples", () => {
     assert.match(out, /step 0: loss 2\.079, accuracy 0\n/)
     assert.match(out, /step 40: loss 0\.00\d, accuracy 1\n/)
   })
+
+  it("06: a recovery without a service ends in the state of a run that never failed", { timeout: 60_000 }, async () => {
+    const out = await run("06-offline-recovery")
+    const [, old, next] = /the loop goes on at step 8 on (\S+):train:(\d)/.exec(out) ?? []
+    assert.isDefined(old)
+    assert.strictEqual(next, "2", "the new attempt has an id of its own")
+    const [calm, stormy] = [/uninterrupted (\w{64})/, /recovered {5}(\w{64})/].map((line) => line.exec(out)?.[1])
+    assert.isDefined(calm)
+    assert.strictEqual(calm, stormy)
+  })
+
+  it(
+    "07: a changed answer of the poll leads to a new attempt and a second checkpoint",
+    { timeout: 60_000 },
+    async () => {
+      const out = await Effect.runPromise(
+        Effect.gen(function* () {
+          const { control, url } = yield* Emulator
+          const env = { TINKER_API_KEY: "tml-test", TINKER_BASE_URL: url }
+          const out = yield* Effect.promise(() => run("07-live-recovery", ["tiny/byte-lm-16"], env))
+          const models = yield* control.models
+          assert.isTrue(
+            models.every(({ corrupted }) => !corrupted),
+            "the service never flagged anything"
+          )
+          return out
+        }).pipe(Effect.provide(Emulator.layer()), Effect.provide(NodeServices.layer), Effect.scoped)
+      )
+      assert.match(out, /poisoned, seen by sweep/)
+      const [, first] = /first checkpoint {2}tinker:\/\/(\S+)\/weights\/first/.exec(out) ?? []
+      const [, second] = /second checkpoint tinker:\/\/(\S+)\/weights\/second/.exec(out) ?? []
+      assert.isDefined(second)
+      assert.notStrictEqual(first, second)
+    }
+  )
 })

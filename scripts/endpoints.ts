@@ -256,7 +256,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     endpoint: Contract.checkpointArchive("{run}", "{kind}/{name}"),
-    call: "`RestClient.getCheckpointArchiveUrl`, `streamCheckpointArchive`, `CheckpointArchive.download`",
+    call: "`RestClient.getCheckpointArchiveUrl`, `readCheckpointArchive`, `streamCheckpointArchive`, `CheckpointArchive.download`",
     test: [rest, "brings an archive into a folder, whichever way its address comes, after the wait for it"],
     peers: [
       P("downloads an archive: a whole tar.gz of an adapter"),

@@ -18,7 +18,6 @@ import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
 import * as BlockWriter from "./internal/blockWriter.ts"
 import { localFile } from "./internal/localFile.ts"
 import { unpack as unpackInto } from "./internal/unpack.ts"
@@ -106,10 +105,11 @@ const fetchInto = Effect.fnUntraced(function* (
       const handle = yield* fs.open(file, { flag: "w" })
       let bytes = 0
       const writer = BlockWriter.make(handle)
-      yield* Stream.runForEachArray(rest.streamCheckpointArchive(path, options), (pieces) => {
+      const write = (pieces: ReadonlyArray<Uint8Array>) => {
         for (const piece of pieces) bytes += piece.length
         return writer.write(pieces)
-      })
+      }
+      yield* rest.readCheckpointArchive(path, write, options)
       yield* writer.end
       return bytes
     })

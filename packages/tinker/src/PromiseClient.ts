@@ -78,8 +78,10 @@ type Promised<F> = F extends (...args: infer A) => Effect.Effect<infer R, infer 
     ? (...args: WithSignal<A>) => AsyncIterable<Plain<R>>
     : never
 
-/** All calls of `RestClient`. */
-export type Rest = { readonly [K in keyof RestClient["Service"]]: Promised<RestClient["Service"][K]> }
+/** All calls of `RestClient`, but for the one whose sink is an Effect. */
+export type Rest = {
+  readonly [K in Exclude<keyof RestClient["Service"], "readCheckpointArchive">]: Promised<RestClient["Service"][K]>
+}
 
 /** An operation that has its place in the order of its model. `await` it for its result. */
 export interface Operation<A> extends PromiseLike<A> {
@@ -254,7 +256,11 @@ const promisedRest = (run: Runner, rest: RestClient["Service"]): Rest => {
         ? run.promise(Effect.map(given as Effect.Effect<unknown, TinkerError>, plain), signal)
         : run.iterable(Stream.map(given as Stream.Stream<unknown, TinkerError>, plain), signal)
     }
-  return Object.fromEntries(Object.entries(rest).map(([name, call]) => [name, wrap(call)])) as unknown as Rest
+  return Object.fromEntries(
+    Object.entries(rest)
+      .filter(([name]) => name !== "readCheckpointArchive")
+      .map(([name, call]) => [name, wrap(call)])
+  ) as unknown as Rest
 }
 
 /** Takes the operation's place now, and sends it in the background. */

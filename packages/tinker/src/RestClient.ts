@@ -201,10 +201,17 @@ export class RestClient extends Context.Service<
     /** Waits while the service builds the archive, by its hints or half a minute at a time. See `CheckpointArchive`. */
     readonly getCheckpointArchiveUrl: (path: string, options?: ArchiveOptions) => Effect.Effect<ArchiveUrl, TinkerError>
     /**
-     * The bytes of an archive, mostly a compressed tar. A connection that is cut, or that stands still for a minute, is taken up
-     * where it ended, if need be at a new address; where the server cannot continue in the middle, or has another file there
-     * meanwhile, the stream fails with a `Transport` that may be retried from the beginning. See `CheckpointArchive`.
+     * Hands the bytes of an archive, mostly a compressed tar, to `sink`, which is waited for. A connection that is cut, or that
+     * stands still for a minute, is taken up where it ended, if need be at a new address; where the server cannot continue in the
+     * middle, or has another file there meanwhile, it fails with a `Transport` that may be retried from the beginning. See
+     * `CheckpointArchive`.
      */
+    readonly readCheckpointArchive: <E = never, R = never>(
+      path: string,
+      sink: (pieces: ReadonlyArray<Uint8Array>) => Effect.Effect<void, E, R>,
+      options?: DownloadOptions
+    ) => Effect.Effect<void, TinkerError | E, R>
+    /** The same as a stream, which takes somewhat longer. */
     readonly streamCheckpointArchive: (
       path: string,
       options?: DownloadOptions

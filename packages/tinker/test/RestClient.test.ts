@@ -684,6 +684,7 @@ describe("RestClient", () => {
     getCheckpoint: (rest) => rest.getCheckpoint(path),
     weightsInfo: (rest) => rest.weightsInfo(path),
     getCheckpointArchiveUrl: (rest) => rest.getCheckpointArchiveUrl(path),
+    readCheckpointArchive: (rest) => rest.readCheckpointArchive(path, () => Effect.void),
     streamCheckpointArchive: (rest) => Stream.runDrain(rest.streamCheckpointArchive(path)),
     getSampler: (rest) => rest.getSampler("s"),
     getSession: (rest) => rest.getSession("s"),

@@ -1,10 +1,16 @@
-/** The bytes of an archive, across cut connections and addresses that run out. */
+/**
+ * The bytes of an archive, across cut connections and addresses that run out.
+ *
+ * They are handed to a sink, in the fiber that reads them: a stream with a limit on each pull would start a fiber for every
+ * piece, and every one of those waits for its turn on a busy machine.
+ */
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import type { ArchiveOptions, ArchiveUrl, DownloadOptions } from "../RestClient.ts"
@@ -35,6 +41,14 @@ const lengthOf = (response: HttpClientResponse.HttpClientResponse): number | und
 /** Addresses end, and servers that sign them say so in several ways. */
 const isRefusal = (status: number): boolean => status === 401 || status === 403 || status === 404 || status === 410
 
+/** What the sink says, which no repetition of a request mends. */
+class SinkFailed<E> {
+  readonly error: E
+  constructor(error: E) {
+    this.error = error
+  }
+}
+
 export const make = (options: {
   readonly open: Http.Open
   readonly address: (path: string, options: ArchiveOptions) => Effect.Effect<ArchiveUrl, TinkerError>
@@ -42,144 +56,141 @@ export const make = (options: {
 }) => {
   const { address, open } = options
 
-  return (path: string, given: DownloadOptions = {}): Stream.Stream<Uint8Array, TinkerError> =>
-    Stream.unwrap(
-      Effect.gen(function* () {
-        const operation = `download the archive of ${path}`
-        const limits = yield* CallLimits.parse(operation, given)
-        const deadlineMillis = limits.deadlineMillis ?? options.deadlineMillis
-        const maxRetries = limits.maxRetries ?? Number.POSITIVE_INFINITY
-        let held: ArchiveUrl | undefined
-        let fresh = false
-        let received = 0
-        let total: number | undefined
-        let validator: string | undefined
-        let failures = 0
-        const clock = yield* Clock.Clock
-        let progressAt = clock.currentTimeMillisUnsafe()
+  const read = Effect.fnUntraced(function* <E, R>(
+    path: string,
+    sink: (pieces: ReadonlyArray<Uint8Array>) => Effect.Effect<void, E, R>,
+    given: DownloadOptions = {}
+  ): Effect.fn.Return<void, TinkerError | E, R> {
+    const operation = `download the archive of ${path}`
+    const limits = yield* CallLimits.parse(operation, given)
+    const deadlineMillis = limits.deadlineMillis ?? options.deadlineMillis
+    const maxRetries = limits.maxRetries ?? Number.POSITIVE_INFINITY
+    const clock = yield* Clock.Clock
+    let held: ArchiveUrl | undefined
+    let fresh = false
+    let received = 0
+    let total: number | undefined
+    let validator: string | undefined
+    let failures = 0
+    let progressAt = clock.currentTimeMillisUnsafe()
 
-        const cut = (problem: string) => new TinkerError({ reason: new Transport({ operation, problem }) })
+    const cut = (problem: string) => new TinkerError({ reason: new Transport({ operation, problem }) })
 
-        const addressed = Effect.gen(function* () {
-          const now = yield* Clock.currentTimeMillis
-          if (held !== undefined && DateTime.toEpochMillis(held.expires) - now >= shortMillis) return held
-          held = yield* address(path, given)
-          fresh = true
-          return held
-        })
-
-        /** Asks for what is missing. None where nothing is. */
-        const request = Effect.gen(function* () {
-          const { url } = yield* addressed
-          const secret = Redacted.value(url)
-          const response = yield* open({
-            operation,
-            url: secret,
-            // Compressed on its way it would have other offsets.
-            headers: {
-              ...limits.headers,
-              accept: "*/*",
-              "accept-encoding": "identity",
-              ...(received === 0 ? {} : { range: `bytes=${received}-` }),
-              ...(received === 0 || validator === undefined ? {} : { "if-range": validator })
-            },
-            limitMillis: stallMillis
-          })
-          const { status } = response
-          if (isRefusal(status) && !fresh) {
-            held = undefined
-            return yield* cut(`its address is not accepted any more (${status})`)
-          }
-          fresh = false
-          if (status === 416 && received === total) return Option.none()
-          if (status === 206 && received > 0) {
-            const [, start, , whole] = contentRange.exec(response.headers["content-range"] ?? "") ?? []
-            if (Number(start) !== received || (whole !== "*" && total !== undefined && Number(whole) !== total)) {
-              return yield* changed("the server continues at another place than it was asked for")
-            }
-            return Option.some({ response, secret })
-          }
-          if (status === 200) {
-            if (received > 0) return yield* changed("the server cannot continue in the middle")
-            total = lengthOf(response)
-            validator = validatorOf(response)
-            return Option.some({ response, secret })
-          }
-          const now = yield* Clock.currentTimeMillis
-          const reply = { status, headers: response.headers, body: new Uint8Array(), text: () => "" }
-          const reason = Status.reasonOf(operation, reply, `the place where the archive is kept answers ${status}`, now)
-          return yield* new TinkerError({ reason })
-        })
-
-        /** What was given out cannot be taken back: whoever reads has to begin again. */
-        const changed = (problem: string) =>
-          Effect.fail(cut(`it was cut after ${received} bytes, and ${problem}`)).pipe(
-            Effect.tapError(() =>
-              Effect.sync(() => {
-                failures = Number.POSITIVE_INFINITY
-              })
-            )
-          )
-
-        const timeout = new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(stallMillis) }) })
-        /** When anything last came over the present connection. */
-        let movedAt = progressAt
-        /** Fails when nothing has come for too long; one look now and then is cheaper than a timer for each piece. */
-        const stalled = Effect.gen(function* () {
-          movedAt = clock.currentTimeMillisUnsafe()
-          for (let idle = 0; idle < stallMillis; idle = clock.currentTimeMillisUnsafe() - movedAt) {
-            yield* Effect.sleep(stallMillis - idle)
-          }
-          return yield* timeout
-        })
-
-        const advance = (piece: Uint8Array) => {
-          received += piece.length
-          failures = 0
-          given.onProgress?.({ received, total: Option.fromUndefinedOr(total) })
-        }
-
-        const body = (response: HttpClientResponse.HttpClientResponse, secret: string) =>
-          response.stream.pipe(
-            Stream.mapError((error) => Http.unread(operation, secret, error)),
-            Stream.mapArray((pieces) => {
-              progressAt = movedAt = clock.currentTimeMillisUnsafe()
-              for (const piece of pieces) advance(piece)
-              return pieces
-            }),
-            Stream.interruptWhen(stalled),
-            Stream.concat(
-              Stream.suspend(() =>
-                total !== undefined && received < total
-                  ? Stream.fail(cut(`it ended after ${received} of ${total} bytes`))
-                  : Stream.empty
-              )
-            )
-          )
-
-        const bytes: Stream.Stream<Uint8Array, TinkerError> = Stream.unwrap(
-          Effect.map(
-            request,
-            Option.match({
-              onNone: () => Stream.empty,
-              onSome: ({ response, secret }) => body(response, secret)
-            })
-          )
-        ).pipe(
-          Stream.catch((error) =>
-            Stream.unwrap(
-              Effect.gen(function* () {
-                const left = deadlineMillis - ((yield* Clock.currentTimeMillis) - progressAt)
-                if (!error.isRetryable || failures >= maxRetries || left <= 0) return Stream.fail(error)
-                const delay = yield* backoff(failures++, 500, 10_000)
-                yield* Effect.logDebug(`${error.message} It goes on from byte ${received} in ${delay} ms`)
-                yield* Effect.sleep(Math.min(delay, left))
-                return bytes
-              })
-            )
-          )
-        )
-        return bytes
+    /** What was given out cannot be taken back: whoever reads has to begin again. */
+    const changed = (problem: string) =>
+      Effect.suspend(() => {
+        failures = Number.POSITIVE_INFINITY
+        return Effect.fail(cut(`it was cut after ${received} bytes, and ${problem}`))
       })
+
+    const addressed = Effect.gen(function* () {
+      const now = yield* Clock.currentTimeMillis
+      if (held !== undefined && DateTime.toEpochMillis(held.expires) - now >= shortMillis) return held
+      held = yield* address(path, given)
+      fresh = true
+      return held
+    })
+
+    /** Asks for what is missing. None where nothing is. */
+    const request = Effect.gen(function* () {
+      const { url } = yield* addressed
+      const secret = Redacted.value(url)
+      const response = yield* open({
+        operation,
+        url: secret,
+        // Compressed on its way it would have other offsets.
+        headers: {
+          ...limits.headers,
+          accept: "*/*",
+          "accept-encoding": "identity",
+          ...(received === 0 ? {} : { range: `bytes=${received}-` }),
+          ...(received === 0 || validator === undefined ? {} : { "if-range": validator })
+        },
+        limitMillis: stallMillis
+      })
+      const { status } = response
+      if (isRefusal(status) && !fresh) {
+        held = undefined
+        return yield* cut(`its address is not accepted any more (${status})`)
+      }
+      fresh = false
+      if (status === 416 && received === total) return Option.none()
+      if (status === 206 && received > 0) {
+        const [, start, , whole] = contentRange.exec(response.headers["content-range"] ?? "") ?? []
+        if (Number(start) !== received || (whole !== "*" && total !== undefined && Number(whole) !== total)) {
+          return yield* changed("the server continues at another place than it was asked for")
+        }
+        return Option.some({ response, secret })
+      }
+      if (status === 200) {
+        if (received > 0) return yield* changed("the server cannot continue in the middle")
+        total = lengthOf(response)
+        validator = validatorOf(response)
+        return Option.some({ response, secret })
+      }
+      const now = yield* Clock.currentTimeMillis
+      const reply = { status, headers: response.headers, body: new Uint8Array(), text: () => "" }
+      const reason = Status.reasonOf(operation, reply, `the place where the archive is kept answers ${status}`, now)
+      return yield* new TinkerError({ reason })
+    })
+
+    const pour = Effect.fnUntraced(function* (response: HttpClientResponse.HttpClientResponse, secret: string) {
+      /** When anything last came over this connection. */
+      let movedAt = clock.currentTimeMillisUnsafe()
+      let sinking = false
+      /** Fails when nothing has come for too long; one look now and then is cheaper than a timer for each piece. */
+      const stalled = Effect.gen(function* () {
+        while (true) {
+          const idle = sinking ? 0 : clock.currentTimeMillisUnsafe() - movedAt
+          if (idle >= stallMillis) {
+            return yield* new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(stallMillis) }) })
+          }
+          yield* Effect.sleep(stallMillis - idle)
+        }
+      })
+      const all = Stream.runForEachArray(
+        Stream.mapError(response.stream, (error) => Http.unread(operation, secret, error)),
+        (pieces) => {
+          for (const piece of pieces) received += piece.length
+          failures = 0
+          sinking = true
+          return Effect.map(
+            Effect.mapError(sink(pieces), (error) => new SinkFailed(error)),
+            () => {
+              sinking = false
+              progressAt = movedAt = clock.currentTimeMillisUnsafe()
+              given.onProgress?.({ received, total: Option.fromUndefinedOr(total) })
+            }
+          )
+        }
+      )
+      yield* Effect.raceFirst(all, stalled)
+      if (total !== undefined && received < total) return yield* cut(`it ended after ${received} of ${total} bytes`)
+    })
+
+    while (true) {
+      const error = yield* Effect.flatMap(
+        request,
+        Option.match({ onNone: () => Effect.void, onSome: ({ response, secret }) => pour(response, secret) })
+      ).pipe(Effect.as(undefined), Effect.catch(Effect.succeed))
+      if (error === undefined) return
+      if (error instanceof SinkFailed) return yield* Effect.fail(error.error)
+      const left = deadlineMillis - ((yield* Clock.currentTimeMillis) - progressAt)
+      if (!error.isRetryable || failures >= maxRetries || left <= 0) return yield* error
+      const delay = yield* backoff(failures++, 500, 10_000)
+      yield* Effect.logDebug(`${error.message} It goes on from byte ${received} in ${delay} ms`)
+      yield* Effect.sleep(Math.min(delay, left))
+    }
+  })
+
+  const stream = (path: string, given?: DownloadOptions): Stream.Stream<Uint8Array, TinkerError> =>
+    Stream.callback<Uint8Array, TinkerError>(
+      (queue) =>
+        read(path, (pieces) => Effect.asVoid(Queue.offerAll(queue, pieces)), given).pipe(
+          Effect.andThen(Queue.end(queue))
+        ),
+      { bufferSize: 16, strategy: "suspend" }
     )
+
+  return { read, stream }
 }

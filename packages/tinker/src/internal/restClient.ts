@@ -343,6 +343,12 @@ export const make = (
     }
   })
 
+  const archives = ArchiveStream.make({
+    open: transport.open,
+    address: getCheckpointArchiveUrl,
+    deadlineMillis: transport.deadlineMillis
+  })
+
   return {
     getTrainingRun,
     getTrainingRunByPath: Effect.fn("RestClient.getTrainingRunByPath")(function* (path, options) {
@@ -424,11 +430,8 @@ export const make = (
       return yield* change(verb, path, Endpoint.checkpointTtl, options, { body: { ttl_seconds: seconds } })
     }),
     getCheckpointArchiveUrl,
-    streamCheckpointArchive: ArchiveStream.make({
-      open: transport.open,
-      address: getCheckpointArchiveUrl,
-      deadlineMillis: transport.deadlineMillis
-    }),
+    readCheckpointArchive: archives.read,
+    streamCheckpointArchive: archives.stream,
     getSampler: Effect.fn("RestClient.getSampler")(function* (samplerId, options) {
       const operation = `get sampler ${samplerId}`
       return yield* request(Endpoint.sampler(yield* checkId(operation, "samplerId", samplerId)), {

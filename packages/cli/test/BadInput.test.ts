@@ -250,6 +250,11 @@ describe("recover", () => {
       "--checkpoint"
     )
 
+    refused(await tinkex(["recover", "plan", "bare", "--best", "loss", ...here]), 2, "loss:min")
+    const best = await tinkex(["recover", "plan", "bare", "--best", "loss:sum:min", ...here])
+    assert.strictEqual(best.code, 0, best.stderr)
+    assert.match(best.stdout, /chosen {7}tinker:/)
+    refused(await tinkex(["recover", "now", "bare", "--best", "loss:min", "--yes", ...here]), 2, "--best")
     const restored = await tinkex(["recover", "now", report.trainingRunId, "--yes", "--json", ...elsewhere])
     assert.strictEqual(restored.code, 0, restored.stderr)
     const result = JSON.parse(restored.stdout)

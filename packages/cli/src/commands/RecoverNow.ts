@@ -5,6 +5,7 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { Recovery } from "@tinkex/recovery/Recovery"
+import type { Strategy } from "@tinkex/training/CheckpointSelector"
 import { Journal } from "@tinkex/training/Journal"
 import * as CommandError from "../CommandError.ts"
 import * as JournaledRuns from "../JournaledRuns.ts"
@@ -24,10 +25,9 @@ const continueRun = Effect.fnUntraced(function* (name: string, journal: string, 
 
 /** Nobody knows its loop, so a new model that holds the checkpoint is all that can be done. */
 const restoreRun = Effect.fnUntraced(
-  function* (run: string, checkpoint: Option.Option<string>) {
+  function* (run: string, strategy: Strategy) {
     const output = yield* Output
     const recovery = yield* Recovery
-    const strategy = strategyOf(checkpoint)
     const restored = yield* recovery.recoverRun(run, { stepOf, strategy })
     const step = Option.getOrNull(restored.step)
     const { checkpoint: used, runId } = restored
@@ -61,14 +61,15 @@ export const recoverNow = Command.make(
       Flag.withDefault(false)
     )
   },
-  Effect.fnUntraced(function* ({ checkpoint, emulatorUrl, force, journal, run, yes }) {
+  Effect.fnUntraced(function* ({ best, checkpoint, emulatorUrl, force, journal, run, yes }) {
     const folder = NodePath.resolve(journal)
     const found = yield* JournaledRuns.find(run).pipe(Effect.provide(Journal.layerFileSystem(folder)))
     if (Option.isSome(found)) {
-      if (Option.isSome(checkpoint)) {
+      if (Option.isSome(checkpoint) || Option.isSome(best)) {
+        const option = Option.isSome(checkpoint) ? "--checkpoint" : "--best"
         const hint = `Run ${found.value.name} chooses by itself, so that no step is lost or repeated.`
         const problem = "is for training runs that no journal knows"
-        return yield* CommandError.make(new CommandError.BadOption({ option: "--checkpoint", problem, hint }))
+        return yield* CommandError.make(new CommandError.BadOption({ option, problem, hint }))
       }
       yield* confirm(yes, `go on with run ${found.value.name} to its end`)
       return yield* continueRun(found.value.name, folder, force)
@@ -77,9 +78,10 @@ export const recoverNow = Command.make(
       return yield* CommandError.make(new CommandError.RunUnknown({ run, journal: folder }))
     }
     yield* Effect.gen(function* () {
-      yield* usable(yield* planOfServer(run, { strategy: strategyOf(checkpoint), journal: folder }))
+      const strategy = strategyOf({ checkpoint, best })
+      yield* usable(yield* planOfServer(run, { strategy, journal: folder }))
       yield* confirm(yes, `restore ${run} to a new model`)
-      yield* restoreRun(run, checkpoint)
+      yield* restoreRun(run, strategy)
     }).pipe(Effect.provide(Server.layerFor(emulatorUrl)))
   })
 ).pipe(Command.withDescription("Recover a run: a journaled one runs to its end, any other is restored to a new model"))

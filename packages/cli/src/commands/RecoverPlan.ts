@@ -46,10 +46,10 @@ const unknown = (run: string, journal: string) => CommandError.make(new CommandE
 export const recoverPlan = Command.make(
   "plan",
   recoverFlags,
-  Effect.fnUntraced(function* ({ checkpoint, emulatorUrl, journal, run }) {
+  Effect.fnUntraced(function* ({ best, checkpoint, emulatorUrl, journal, run }) {
     const output = yield* Output
     const folder = NodePath.resolve(journal)
-    const strategy = strategyOf(checkpoint)
+    const strategy = strategyOf({ checkpoint, best })
     const found = yield* JournaledRuns.find(run).pipe(Effect.provide(Journal.layerFileSystem(folder)))
     if (Option.isNone(found) && Option.isNone(emulatorUrl) && !(yield* Server.hasKey))
       return yield* unknown(run, folder)

@@ -9,6 +9,11 @@ import type { Plan } from "@tinkex/training/Restore"
 import * as CommandError from "../CommandError.ts"
 import * as flags from "./flags.ts"
 
+const bestOf = (text: string): CheckpointSelector.Strategy | undefined => {
+  const [, metric, mode] = /^(.+):(min|max)$/.exec(text) ?? []
+  return metric === undefined ? undefined : CheckpointSelector.best(metric, mode === "max" ? "max" : "min")
+}
+
 /** What `recover plan` and `recover now` have in common. */
 export const recoverFlags = {
   run: Argument.String("RUN").pipe(Argument.withDescription("Name of a run of the journal, or id of a training run")),
@@ -18,6 +23,14 @@ export const recoverFlags = {
       (path) => `--checkpoint must be a path such as tinker://<run>/weights/<name>, but is ${path}`
     ),
     Flag.withDescription("Exactly this checkpoint (default: the newest usable one)"),
+    Flag.optional
+  ),
+  best: Flag.String("best").pipe(
+    Flag.filter(
+      (text) => bestOf(text) !== undefined,
+      (text) => `--best must be a metric and a direction such as loss:min or accuracy:max, but is ${text}`
+    ),
+    Flag.withDescription("The best checkpoint by a metric of the journal, e.g. loss:min (default: the newest)"),
     Flag.optional
   ),
   journal: flags.journal,
@@ -41,5 +54,12 @@ export const usable = (plan: Plan): Effect.Effect<Plan, CommandError.CommandErro
   )
 }
 
-export const strategyOf = (checkpoint: Option.Option<string>): CheckpointSelector.Strategy =>
-  Option.match(checkpoint, { onNone: () => CheckpointSelector.latest, onSome: CheckpointSelector.specific })
+/** `--checkpoint` wins over `--best`. */
+export const strategyOf = (asked: {
+  readonly checkpoint: Option.Option<string>
+  readonly best: Option.Option<string>
+}): CheckpointSelector.Strategy =>
+  Option.match(asked.checkpoint, {
+    onNone: () => Option.getOrUndefined(Option.map(asked.best, bestOf)) ?? CheckpointSelector.latest,
+    onSome: CheckpointSelector.specific
+  })

@@ -24,6 +24,7 @@ export const lines = (plan: Plan, status?: Status): ReadonlyArray<string> => [
     onSome: line
   })}`,
   ...plan.fallbacks.map((candidate) => `fallback     ${line(candidate)}`),
+  ...plan.suspect.map((path) => `suspect      ${path}: saved after the run was last seen well, so it is tried last`),
   ...plan.rejected.map(({ candidate, reason }) => `rejected     ${line(candidate)}: ${reason}`),
   `replayed     ${Option.match(plan.replay, {
     onNone: () => "unknown, since the step of the checkpoint is",
@@ -52,6 +53,7 @@ export const json = (plan: Plan, status?: Status) => ({
   chosen: Option.getOrNull(Option.map(plan.chosen, candidate)),
   fromBase: plan.fromBase,
   fallbacks: plan.fallbacks.map(candidate),
+  suspect: plan.suspect,
   rejected: plan.rejected.map((each) => ({ ...candidate(each.candidate), reason: each.reason })),
   replay: Option.getOrNull(plan.replay)
 })

@@ -293,6 +293,7 @@ export class TrainingError extends Schema.TaggedError<TrainingError>()("Training
       case "SessionLost":
       case "PromiseExpired":
       case "SubmissionRefused":
+      case "BadResponse":
         return new TrainingError({ reason: new RestoreLost({ run, detail: whatHappened(error) }) })
       default:
         return TrainingError.service(error)

@@ -2,10 +2,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Option } from "effect"
 import { TestClock } from "effect/testing"
 import { RunGuard } from "../src/index.ts"
-import { finalState, memory, tiny, world } from "./TinyRun.ts"
+import { data, finalState, memory, tiny, world } from "./TinyRun.ts"
 
 const steps = 14
-const seeds = Number(process.env["CHAOS_SEEDS"] ?? 150)
+const seeds = Number(process.env["CHAOS_SEEDS"] ?? 120)
 
 /** A small generator (mulberry32): the seed is the whole story of a scenario. */
 const random = (seed: number) => {
@@ -41,7 +41,36 @@ const fault = (below: (n: number) => number, every: number): string => {
     `truncate@${saved}`,
     `missing@${saved}`,
     `poison-load@${saved}`,
-    `absent@${saved}`
+    `absent@${saved}`,
+    // A server that never raises the flag, and one that raises it at any moment of an operation.
+    `corrupt-unflagged@${step}`,
+    `poison:${operation}:${["before", "during", "after"][below(3)]}@${occurrence}`,
+    `poison-unflagged:${operation}:${["before", "during", "after"][below(3)]}@${occurrence}`,
+    `poison:save_weights:${["before", "during", "after"][below(3)]}@${1 + below(2)}`,
+    `corrupt@${below(20)}m`,
+    `lose-session@${below(20)}m`,
+    // Checkpoints that are bad in their own ways.
+    `empty@${saved}`,
+    `vanish@${saved}`,
+    `poison-step@${saved}`,
+    `alter@${saved}`,
+    // The way there and back.
+    `drop:${operation}@${occurrence}x2`,
+    `bare:400:retrieve_future@${occurrence}`,
+    `mangle:retrieve_future:${["cut", "garbage", "html", "empty", "mistyped", "mixup"][below(6)]}@${occurrence}`,
+    `mangle:${operation}:${["cut", "garbage", "html", "empty"][below(4)]}@${occurrence}`,
+    `trickle:retrieve_future@${occurrence}=50ms`,
+    `slow:checkpoints@1=40s`,
+    `burst:500:checkpoints@1x3`,
+    `burst:504:${operation}@${occurrence}x4`,
+    `burst:402:retrieve_future@${occurrence}x2`,
+    `partition@${below(5)}m=4m`,
+    `pause@${below(5)}m=3h`,
+    `delay:${operation}@${occurrence}=30m:alternating`,
+    `delay:${operation}@${occurrence}=9h`,
+    `forget:${operation}@${occurrence}`,
+    // What the loss tells.
+    `nan:forward_backward@${occurrence}`
   ]
   return kinds[below(kinds.length)] ?? ""
 }
@@ -57,8 +86,16 @@ const patient: RunGuard.RunGuard = {
 
 const run = (spec: string, options: { readonly pipelining: number; readonly every: number }) =>
   Effect.gen(function* () {
-    const fiber = yield* Effect.forkChild(tiny({ steps, ...options }))
-    for (let minute = 0; minute < 60 && fiber.pollUnsafe() === undefined; minute++) yield* TestClock.adjust("1 minute")
+    const [probe] = yield* (yield* data(steps)).batch(0)
+    const fiber = yield* Effect.forkChild(
+      tiny({
+        steps,
+        divergence: { notFinite: "rollBack" },
+        probe: probe === undefined ? undefined : [probe],
+        ...options
+      })
+    )
+    for (let minute = 0; minute < 900 && fiber.pollUnsafe() === undefined; minute++) yield* TestClock.adjust("1 minute")
     const report = yield* Fiber.join(fiber).pipe(Effect.timeout("1 second"))
     return yield* finalState(report.trainingRunId)
   }).pipe(
@@ -88,7 +125,7 @@ describe("P1, P2: whatever two things go wrong, the run ends as if nothing had",
           const { failure } = result
           const bad =
             failure._tag === "TrainingError" && failure.reason._tag === "NoCheckpoint" ? failure.reason : undefined
-          if (bad === undefined || !/truncate|missing|poison-load/.test(spec))
+          if (bad === undefined || !/truncate|missing|poison-load|poison-step|empty|vanish|alter/.test(spec))
             assert.fail(`${told}: ${failure.message}`)
           assert.isTrue(
             bad.rejected.length > 0 && bad.rejected.every(({ reason }) => reason.startsWith("quarantined")),

@@ -4,6 +4,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import type * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import type { Datum } from "@tinkex/tinker/Datum"
@@ -149,7 +150,13 @@ export const run = Effect.fnUntraced(function* <E, R>(
   const takeUp = Effect.fnUntraced(function* () {
     const reattached = log.state().attempts.length === 0 ? undefined : yield* attempts.reattach()
     if (reattached !== undefined) return reattached
-    const restored = yield* attempts.restore(undefined, plainRestore)
+    const restored = yield* attempts.restore(undefined, plainRestore).pipe(
+      // Who has a guard wants the run to go on; that no attempt comes about at all ends with `NoProgress`.
+      Effect.retry({
+        schedule: Schedule.spaced("5 seconds"),
+        while: (error) => Option.isSome(guard) && error.reason._tag === "RestoreLost"
+      })
+    )
     return Attempts.fromRestored(restored, attempts.stateOf(restored.path))
   })
 

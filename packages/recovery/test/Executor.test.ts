@@ -4,6 +4,7 @@ import { TestClock } from "effect/testing"
 import { Executor, RecoveryError, type RecoveryEvent, RecoveryPolicy } from "@tinkex/recovery"
 import { AttemptTimedOut, RestoreFailed } from "@tinkex/recovery/RecoveryError"
 import * as EventLog from "../src/internal/eventLog.ts"
+import * as Slots from "../src/internal/slots.ts"
 import * as Tree from "../src/internal/tree.ts"
 
 const settle = TestClock.adjust(0).pipe(Effect.repeat({ times: 20 }))
@@ -114,6 +115,23 @@ describe("Executor", () => {
         assert.strictEqual(own[0], "detected")
         assert.strictEqual(own.filter((tag) => tag === "completed" || tag === "exhausted").length, 1, own.join())
       }
+    })
+  )
+
+  it.effect("X5: those who come back do not keep a newcomer out for ever", () =>
+    Effect.gen(function* () {
+      const slots = Slots.make(1)
+      const order: Array<string> = []
+      const work = (id: string, again: boolean) =>
+        Effect.andThen(
+          Effect.sync(() => order.push(id)),
+          Effect.sleep("1 second")
+        ).pipe(slots.hold(again), Effect.forkChild({ startImmediately: true }))
+      yield* work("first", false)
+      for (const id of ["new-1", "new-2"]) yield* work(id, false)
+      for (let i = 1; i <= 5; i++) yield* work(`again-${i}`, true)
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(order, ["first", "again-1", "again-2", "again-3", "new-1", "again-4", "again-5", "new-2"])
     })
   )
 

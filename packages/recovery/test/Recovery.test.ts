@@ -829,6 +829,26 @@ describe("a run that recovery cannot help", () => {
   )
 })
 
+describe("detection in band", () => {
+  it.effect("asks nobody anything", () =>
+    scenario({ enabled: false }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        const { seen } = yield* record
+        fake.addRun("run-1", [10])
+        yield* recovery.watch({ runId: "run-1", client: fake.client("run-1"), stepOf })
+        yield* settle
+        const before = fake.requests.length
+        yield* fake.breakClient("run-1", fail(new RunLost({ runId: "run-1", detail: "gone" })))
+        yield* settle
+        const [event] = seen
+        assert.isTrue(event?._tag === "detected" && event.source === "client" && event.cause === "lost")
+        assert.strictEqual(fake.requests.length, before)
+      })
+    )
+  )
+})
+
 describe("a service that is away", () => {
   it.effect("costs no try: the recovery waits until it answers", () =>
     scenario({ enabled: true, pollInterval: "30 seconds" }, (fake) =>

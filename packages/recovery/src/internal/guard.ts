@@ -1,5 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import type { RestoreProgress, RestoreRequest, RunGuard } from "@tinkex/training/RunGuard"
 import { TrainingError } from "@tinkex/training/TrainingError"
 import type { Executor, Progress } from "../Executor.ts"
@@ -12,9 +13,17 @@ const toProgress = (progress: RestoreProgress): Progress => (progress._tag === "
 
 /** Guards the runs of a trainer: it knows how to restore and when its loop fails, we know the policy and sweep for the flag. */
 export const make = (policy: RecoveryPolicy, monitor: Monitor, executor: Executor): RunGuard => ({
-  watch: ({ attempt, run, trainingRunId }, report) => {
+  watch: ({ attempt, client, run, trainingRunId }, report) => {
+    // the loop knows best when it is stalled, so that is left to it
     const target: Target = { trainingRunId, run, attempt, onFlag: (detail) => report("poisoned", detail) }
-    return Effect.acquireRelease(monitor.add(target), () => monitor.remove(target))
+    return Effect.acquireRelease(monitor.add(target), () => monitor.remove(target)).pipe(
+      Effect.andThen(
+        client.queueState.pipe(
+          Stream.runForEach((state) => monitor.noteQueue(trainingRunId, state)),
+          Effect.forkScoped
+        )
+      )
+    )
   },
 
   recover: Effect.fnUntraced(function* (request: RestoreRequest) {

@@ -1,16 +1,13 @@
 """Starts SkyRL's Tinker API with its engine as a plain child process, where the original would ask `uv` to start it.
 
 Usage: python serve.py --host 127.0.0.1 --port N [the engine's own arguments]
-
-With TINKEX_ENGINE=apart no engine is started: `python -m skyrl.tinker.engine` with the same arguments is one, and can be
-killed and started again while the API lives.
 """
 
 import argparse
-import os
 import sys
 
 import uvicorn
+import with_its_starter
 from skyrl.tinker import api
 from skyrl.tinker.config import EngineConfig, add_model, config_to_argv
 
@@ -19,8 +16,6 @@ if not hasattr(api, "_build_uv_run_cmd_engine"):
 
 
 def engine_command(_parent: list[str], config: EngineConfig) -> list[str]:
-    if os.environ.get("TINKEX_ENGINE") == "apart":
-        return ["sleep", "infinity"]
     return [sys.executable, "-m", "skyrl.tinker.engine", *config_to_argv(config)]
 
 
@@ -34,4 +29,5 @@ arguments = vars(parser.parse_args())
 api.app.state.engine_config = EngineConfig.model_validate(
     {name: value for name, value in arguments.items() if name in EngineConfig.model_fields}
 )
+with_its_starter.live()
 uvicorn.run(api.app, host=arguments["host"], port=arguments["port"], log_level="warning")

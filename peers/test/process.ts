@@ -1,4 +1,4 @@
-/** Programs beside the tests: started on a port of their own, and ended with everything that they started. */
+/** Python programs beside the tests: started on a port of their own, and ended with everything that they started. */
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { readFileSync } from "node:fs"
@@ -18,16 +18,18 @@ export interface Program {
 
 export interface ProgramOptions {
   readonly cwd: string
+  /** Folders that Python looks for modules in. */
+  readonly modules: ReadonlyArray<string>
   readonly env: Readonly<Record<string, string>>
 }
 
-export const start = (program: string, args: ReadonlyArray<string>, { cwd, env }: ProgramOptions): Program => {
-  // a process group of its own, so that what it starts can be ended with it
+export const start = (program: string, args: ReadonlyArray<string>, { cwd, env, modules }: ProgramOptions): Program => {
+  // a process group of its own, so that what it starts can be ended with it; and an input, whose end it takes for ours
   const child = spawn(program, args, {
     cwd,
-    env: { ...process.env, ...env },
+    env: { ...process.env, PYTHONDONTWRITEBYTECODE: "1", ...env, PYTHONPATH: modules.join(":") },
     detached: true,
-    stdio: ["ignore", "pipe", "pipe"]
+    stdio: ["pipe", "pipe", "pipe"]
   })
   const { pid } = child
   if (pid === undefined) throw new Error(`${program} could not be started`)

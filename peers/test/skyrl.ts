@@ -9,13 +9,12 @@ import { childrenOf, freePort, type Program, start, until } from "./process.ts"
 
 const execute = promisify(execFile)
 const scripts = join(import.meta.dirname, "..", "skyrl")
+const modules = [join(scripts, "stand_in"), join(import.meta.dirname, "..", "python")]
 
 /** The name that the server shows; it is a folder, so that no hub is ever asked. */
 export const model = "tiny/qwen3-64"
 
 const env = {
-  PYTHONPATH: join(scripts, "stand_in"),
-  PYTHONDONTWRITEBYTECODE: "1",
   JAX_PLATFORMS: "cpu",
   HF_HUB_OFFLINE: "1",
   TRANSFORMERS_OFFLINE: "1"
@@ -57,7 +56,7 @@ export const open = async (
   }
   const args = [join(scripts, "serve.py"), ...Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value])]
   const launch = async () => {
-    const api = start(python, args, { cwd: folder, env })
+    const api = start(python, args, { cwd: folder, env, modules })
     const healthy = () =>
       fetch(`${url}/api/v1/healthz`).then(
         ({ ok }) => ok,

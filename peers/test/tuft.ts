@@ -32,8 +32,8 @@ export const open = async ({ python }: Extract<Environment, { readonly _tag: "Re
     }
     writeFileSync(config, JSON.stringify(described)) // JSON is YAML
     const args = [join(import.meta.dirname, "..", "tuft", "serve.py"), config, String(port)]
-    const env = { TUFT_CPU_TEST: "1", CUDA_VISIBLE_DEVICES: "", PYTHONDONTWRITEBYTECODE: "1", HF_HUB_OFFLINE: "1" }
-    const server = start(python, args, { cwd: folder, env })
+    const env = { TUFT_CPU_TEST: "1", CUDA_VISIBLE_DEVICES: "", HF_HUB_OFFLINE: "1" }
+    const server = start(python, args, { cwd: folder, env, modules: [join(import.meta.dirname, "..", "python")] })
     const healthy = () =>
       fetch(`${url}/api/v1/healthz`).then(
         ({ ok }) => ok,

@@ -999,6 +999,64 @@ describe("one request for the results of all", () => {
       assert.isTrue(Exit.isSuccess(exit))
     }).pipe(over(fake))
   })
+
+  it.effect.each<[string, Fake.Answer]>([
+    ["an outage", Fake.refused],
+    ["5xx", Fake.failing(503)]
+  ])("leaves the end to each sample's own question in a long time of %s", ([, answer]) => {
+    const fake = Fake.make((seen) => {
+      if (seen.path === "client/config") return wanted
+      return seen.path === "retrieve_futures" || isPoll(seen) ? answer : undefined
+    })
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler()
+      const { exit } = yield* ending(sampler.sample(prompt, { retries: 0 }), 1500)
+      assert.isTrue(failureOf(exit).isRetryable)
+    }).pipe(over(fake))
+  })
+
+  it.effect("asks for each by itself where that is never answered", () => {
+    const fake = Fake.make((seen) => {
+      if (seen.path === "client/config") return wanted
+      return seen.path === "retrieve_futures" ? "silence" : undefined
+    })
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler()
+      const { exit } = yield* ending(sampler.sample(prompt))
+      assert.isTrue(Exit.isSuccess(exit))
+    }).pipe(over(fake))
+  })
+
+  it.effect("ends with the session", () => {
+    const fake = Fake.make((seen) => {
+      if (seen.path === "client/config") return wanted
+      if (seen.path === "session_heartbeat") return seen.nth > 2 ? Fake.failing(410, "it is over") : undefined
+      return seen.path === "retrieve_futures"
+        ? Effect.as(Effect.sleep("30 seconds"), { json: { completions: [], cursor: 0 } })
+        : undefined
+    })
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler()
+      const { exit, seconds } = yield* ending(sampler.sample(prompt))
+      assert.strictEqual(failureOf(exit)._tag, "SessionLost")
+      assert.isAtMost(seconds, 120)
+    }).pipe(over(fake))
+  })
+
+  it.effect("is given up as stuck when nothing ever comes", () => {
+    const fake = Fake.make((seen) => {
+      if (seen.path === "client/config") return wanted
+      return seen.path === "retrieve_futures"
+        ? Effect.as(Effect.sleep("30 seconds"), { json: { completions: [], cursor: 0 } })
+        : undefined
+    })
+    return Effect.gen(function* () {
+      const sampler = yield* newSampler({ ...base, progressTimeout: "10 minutes" })
+      const { exit, seconds } = yield* ending(sampler.sample(prompt), 1500)
+      assert.strictEqual(failureOf(exit)._tag, "Stuck")
+      assert.isAtMost(seconds, 700)
+    }).pipe(over(fake))
+  })
 })
 
 describe("SamplingClient.info", () => {

@@ -33,8 +33,10 @@ export const make = (options: {
   /** 0 for the process that made the session; another one numbers its requests from so many thousand millions on. */
   readonly clone: number
   readonly scope: Scope.Scope
+  /** No good answer for so long, and each result is asked for by itself. */
+  readonly toleranceMillis: number
 }): Completions => {
-  const { clone, samplingSessionId, scope, transport } = options
+  const { clone, samplingSessionId, scope, toleranceMillis, transport } = options
   const operation = `learn what sampler ${samplingSessionId} has finished`
   const waiting = new Map<string, Deferred.Deferred<void>>()
   const come = new Set<string>()
@@ -79,14 +81,21 @@ export const make = (options: {
 
   const isWanted = () => waiting.size > 0 && !refused
 
+  /** The next question comes after a pause, unless there was no good answer for too long. */
+  const pause = (silence: number) =>
+    silence >= toleranceMillis
+      ? giveUp(`no good answer for ${Math.round(silence / 1000)} s`)
+      : Effect.sleep(Math.min(pauseMillis, toleranceMillis - silence))
+
   const work = Effect.gen(function* () {
     let badRequests = 0
+    let goodAt = yield* Clock.currentTimeMillis
     while (isWanted()) {
       const began = yield* Clock.currentTimeMillis
       const outcome = yield* Effect.result(ask)
       const now = yield* Clock.currentTimeMillis
       if (Result.isFailure(outcome)) {
-        if (outcome.failure.isRetryable) yield* Effect.sleep(pauseMillis)
+        if (outcome.failure.isRetryable) yield* pause(now - goodAt)
         else yield* giveUp(outcome.failure.message)
         continue
       }
@@ -98,12 +107,15 @@ export const make = (options: {
           continue
         }
         badRequests = 0
+        goodAt = now
         cursor = read.success.cursor
         for (const { request_id } of read.success.completions) release(request_id)
         if (read.success.completions.length === 0 && now - began < heldMillis) yield* Effect.sleep(heldMillis)
-      } else if (reply.status === 402) yield* Effect.sleep(billingPauseMillis)
-      else if (Status.isTransient(reply) || (reply.status === 400 && badRequests++ < badRequestsAllowed)) {
-        yield* Effect.sleep(pauseMillis)
+      } else if (reply.status === 402) {
+        goodAt = now
+        yield* Effect.sleep(billingPauseMillis)
+      } else if (Status.isTransient(reply) || (reply.status === 400 && badRequests++ < badRequestsAllowed)) {
+        yield* pause(now - goodAt)
       } else {
         const reason = Status.reasonOf(operation, reply, Status.detailOf(reply), now)
         yield* giveUp(new TinkerError({ reason }).message)

@@ -41,6 +41,8 @@ const defaultConcurrency = 100
 const conflictsAllowed = 3
 const cancellationsAtOnce = 16
 const cancelMillis = 10_000
+/** Between two looks at whether waiting for a completion still makes sense. */
+const lookMillis = 10_000
 
 const invalid = (operation: string, field: string, problem: string) =>
   Effect.fail(new TinkerError({ reason: new InvalidInput({ operation, field, problem }) }))
@@ -108,7 +110,13 @@ export const make = Effect.fnUntraced(function* (options: {
   const state = yield* SubscriptionRef.make(active)
   const notice = QueueNotice.make("more weights are sampled from than the service allows at once")
   const completions = config.sample_use_retrieve_futures
-    ? Completions.make({ transport, samplingSessionId, clone: Number(options.firstSeq / blockSize), scope })
+    ? Completions.make({
+        transport,
+        samplingSessionId,
+        clone: Number(options.firstSeq / blockSize),
+        scope,
+        toleranceMillis
+      })
     : undefined
 
   let nextSeq = options.firstSeq
@@ -157,6 +165,14 @@ export const make = Effect.fnUntraced(function* (options: {
       return Effect.asVoid(Effect.forkIn(Semaphore.withPermit(cancelPlaces, cancel), scope))
     })
 
+  /** Waits for the news that a result is there, for as long as that makes sense. */
+  const come = Effect.fnUntraced(function* (completions: Completions.Completions, requestId: string) {
+    while ((yield* Effect.timeoutOption(completions.wait(requestId), lookMillis))._tag === "None") {
+      const over = giveUp(yield* Clock.currentTimeMillis)
+      if (over !== undefined) return yield* over
+    }
+  })
+
   /** One submission and its result. */
   const attempt = Effect.fnUntraced(function* (
     body: (seqId: bigint) => Uint8Array,
@@ -191,7 +207,7 @@ export const make = Effect.fnUntraced(function* (options: {
       giveUp,
       toleranceMillis
     })
-    const awaited = completions === undefined ? fetch : Effect.andThen(completions.wait(requestId), fetch)
+    const awaited = completions === undefined ? fetch : Effect.andThen(come(completions, requestId), fetch)
     const response = yield* Effect.onInterrupt(awaited, () => abandon(requestId))
     if (names && names.length !== response.sequences.length) {
       const problem = `it names ${names.length} samples and gives ${response.sequences.length}`

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Exit, Layer, Logger, Redacted, Schema } from "effect"
+import { ConfigProvider, type Duration, Effect, Exit, Fiber, Layer, Logger, Redacted, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -31,6 +31,12 @@ const service = (expSeconds: ReadonlyArray<number>, config = {}) =>
     }
     return seen.path === "thing" ? good : undefined
   })
+
+/** Lets so much virtual time pass meanwhile. */
+const passing =
+  (time: Duration.Input) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.flatMap(Effect.forkChild(effect), (fiber) => Effect.andThen(TestClock.adjust(time), Fiber.join(fiber)))
 
 const carried = (fake: Fake.Fake) => fake.of("thing").map((seen) => seen.headers["x-api-key"])
 
@@ -99,6 +105,19 @@ describe("the access token", () => {
       assert.strictEqual(fake.of("auth/token").length, 4)
       yield* ask
       assert.strictEqual(carried(fake).at(-1), jwt(1, 7200))
+    }).pipe(Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("is renewed by one, however often the start was given up", () => {
+    const fake = service([3600])
+    const tokens = fake.script
+    fake.script = (seen) => (seen.path === "client/dynamic_config" && seen.nth < 5 ? "silence" : tokens(seen))
+    return Effect.gen(function* () {
+      for (let i = 0; i < 5; i++) yield* Effect.timeoutOption(ask, "1 second").pipe(passing("1 second"))
+      yield* ask
+      assert.strictEqual(fake.of("auth/token").length, 1)
+      yield* TestClock.adjust("3300 seconds")
+      assert.strictEqual(fake.of("auth/token").length, 2)
     }).pipe(Effect.provide(Fake.connect(fake)))
   })
 

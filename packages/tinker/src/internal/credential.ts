@@ -153,6 +153,8 @@ export const make = (options: {
       return token.value
     }),
     configure: Effect.fnUntraced(function* (config) {
+      // Who asked first may have been interrupted between this and the end of the start.
+      if (source !== undefined) return
       if (!config.pjwt_auth_enabled || (apiKey !== undefined && isToken(apiKey))) return
       if (config.credential_default_source === "credential_cmd" && command === undefined) {
         const problem = "is not set, and the service takes no other credential. Set it, or use a JWT (eyJ…) as the key"

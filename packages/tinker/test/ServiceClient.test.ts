@@ -121,6 +121,8 @@ describe("ServiceClient.createLoraTrainingClient", () => {
         { baseModel: "" },
         { baseModel: "a", rank: 0 },
         { baseModel: "a", rank: 1.5 },
+        { baseModel: "a", seed: Number.NaN },
+        { baseModel: "a", seed: 2 ** 53 },
         { baseModel: "a", trainMlp: false, trainAttn: false, trainUnembed: false }
       ]) {
         assert.strictEqual((yield* failing(service.createLoraTrainingClient(options)))._tag, "InvalidInput")
@@ -316,6 +318,22 @@ describe("ServiceClient.createTrainingClientFromState", () => {
       const reason = yield* failing(service.createTrainingClientFromState(path, { optimizer: true }))
       assert.include(reason.message, "checkpoint is truncated")
       assert.strictEqual(fake.of("unload_model").length, 1)
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect.each<[string, string, { readonly baseModel?: string }, string]>([
+    ["a path of samplers", "tinker://run/sampler_weights/a", {}, "path"],
+    ["no path", "run/weights/a", {}, "path"],
+    ["an empty base model", path, { baseModel: " " }, "baseModel"]
+  ])("refuses before it sends anything, also where the load makes the model: %s", ([, from, more, field]) => {
+    const fake = Fake.make((seen) =>
+      seen.path === "client/config" ? { json: { create_model_via_load_weights: true } } : undefined
+    )
+    return Effect.gen(function* () {
+      const service = yield* ServiceClient
+      const reason = yield* failing(service.createTrainingClientFromState(from, { optimizer: true, ...more }))
+      assert.strictEqual(reason._tag === "InvalidInput" && reason.field, field)
+      assert.strictEqual(fake.of("load_weights").length + fake.of("create_session").length, 0)
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
   })
 

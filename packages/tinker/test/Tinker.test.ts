@@ -247,6 +247,52 @@ describe("Tinker.request", () => {
     })
   })
 
+  it.effect.each<[string, Fake.Answer, string]>([
+    ["silence", "silence", "Timeout"],
+    ["refused connections", Fake.refused, "Transport"],
+    ["5xx", Fake.failing(503), "ServerFailure"]
+  ])("counts what comes before the first request to its deadline: %s", ([, answer, tag]) => {
+    const fake = Fake.make((seen) => (seen.path === "client/config" ? answer : undefined))
+    return Effect.gen(function* () {
+      const { request } = yield* Tinker
+      const one = request(endpoint, { operation: "ask", decode: Answered, call: { deadline: "3 seconds" } })
+      const first = yield* Effect.forkChild(ask)
+      // It waits for the start that the other has begun.
+      const { exit, seconds } = yield* timed(one)
+      assert.strictEqual(reasonOf(exit)._tag, "Timeout")
+      assert.isAtMost(seconds, 4.1)
+      yield* Fiber.interrupt(first)
+      const alone = yield* timed(one)
+      assert.strictEqual(reasonOf(alone.exit)._tag, tag)
+      assert.isAtMost(alone.seconds, 4.1)
+    }).pipe(Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("does not try what comes before the first request more often than the request", () => {
+    const fake = Fake.make((seen) => (seen.path === "client/config" ? Fake.refused : undefined))
+    return Effect.gen(function* () {
+      const { health } = yield* RestClient
+      const { exit, seconds } = yield* timed(health())
+      assert.strictEqual(reasonOf(exit)._tag, "Transport")
+      assert.strictEqual(seconds, 0)
+      assert.strictEqual(fake.seen.length, 1)
+    }).pipe(Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("waits for the billing no longer than a call's own deadline", () => {
+    const fake = answering(Fake.failing(402, "settle the bill"))
+    return Effect.gen(function* () {
+      const { request } = yield* Tinker
+      const { exit, seconds } = yield* timed(
+        request(endpoint, { operation: "ask", decode: Answered, call: { deadline: "12 seconds" } })
+      )
+      const reason = reasonOf(exit)
+      assert.strictEqual(reason._tag, "BillingPaused")
+      assert.include(reason.message, "settle the bill")
+      assert.strictEqual(seconds, 12)
+    }).pipe(Effect.provide(Fake.connect(fake)))
+  })
+
   it.effect.each<[string, Fake.Answer]>([
     [
       "an HTML page",

@@ -158,12 +158,12 @@ export const make = (options: {
   return Effect.fn("ServiceClient.createSamplingClient")(function* (given: SamplingOptions) {
     const problem = breach(given)
     if (problem !== undefined) return yield* invalid(problem.field, problem.problem)
-    yield* CallLimits.parse(operation, given)
+    const limits = yield* CallLimits.parse(operation, given)
     const progress = Duration.fromInput(given.progressTimeout ?? defaultProgressTimeout)
     if (Option.isNone(progress) || !(Duration.toMillis(progress.value) > 0)) {
       return yield* invalid("progressTimeout", 'must be a duration above 0, such as "30 minutes"')
     }
-    const config = yield* transport.boot
+    const config = yield* transport.bootFor(operation, limits)
     dispatch ??= Dispatch.make({
       bytes: config.sample_dispatch_bytes_semaphore_size,
       billingMillis: config.billing_exception_max_pause_duration_sec * 1000

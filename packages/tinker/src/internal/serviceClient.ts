@@ -15,6 +15,7 @@ import * as CheckpointPath from "../wire/CheckpointPath.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Json from "../wire/Json.ts"
 import * as Wire from "../wire/Rest.ts"
+import * as CallLimits from "./callOptions.ts"
 import { retrieve } from "./poll.ts"
 import * as Rest from "./restClient.ts"
 import * as Samplers from "./samplers.ts"
@@ -176,6 +177,9 @@ export const make = Effect.fnUntraced(function* (options: {
     if (!Number.isInteger(model.rank) || model.rank < 1) {
       return yield* invalid("create_model", "rank", `is ${model.rank} and must be a whole number above 0`)
     }
+    if (model.seed !== undefined && !Number.isSafeInteger(model.seed)) {
+      return yield* invalid("create_model", "seed", `is ${model.seed} and must be a whole number`)
+    }
     if (!model.trainMlp && !model.trainAttn && !model.trainUnembed) {
       return yield* invalid(
         "create_model",
@@ -307,9 +311,16 @@ export const make = Effect.fnUntraced(function* (options: {
     }),
     createTrainingClientFromState: Effect.fn("ServiceClient.createTrainingClientFromState")(function* (path, given) {
       yield* Effect.annotateCurrentSpan({ "tinker.path": path })
+      const parsed = CheckpointPath.parse(path)
+      if (Option.isNone(parsed) || parsed.value.kind !== "weights") {
+        const problem = `"${path.slice(0, 200)}" is not of the form tinker://<run>/weights/<name>`
+        return yield* invalid("create_model", "path", problem)
+      }
+      if (given.baseModel?.trim() === "") return yield* invalid("create_model", "baseModel", "is empty")
       const token = yield* accessToken(given.weightsAccessToken)
       if (token !== undefined) transport.conceal(token)
-      const config = yield* transport.boot
+      const limits = yield* CallLimits.parse("create_model", callOf(given))
+      const config = yield* transport.bootFor("create_model", limits)
       if (config.create_model_via_load_weights) return yield* createByLoading(path, given, token)
       const owner = token === undefined ? rest : onBehalf(token)
       const info = yield* owner.weightsInfo(path, callOf(given))

@@ -9,7 +9,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import { randomUUID } from "node:crypto"
-import { BadResponse, BillingPaused, TinkerError } from "../TinkerError.ts"
+import { BadResponse, BillingPaused, Timeout, TinkerError } from "../TinkerError.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Header from "../wire/Headers.ts"
 import * as Json from "../wire/Json.ts"
@@ -38,7 +38,7 @@ export interface Outgoing {
   readonly retries?: "default" | "none" | undefined
   /** How often it may be sent again. Default: up to the deadline. */
   readonly maxRetries?: number | undefined
-  /** Default: the transport's. */
+  /** What the caller allows, pauses for billing included. Default: the transport's, beside such pauses. */
   readonly deadlineMillis?: number | undefined
   /** The caller waits for the account's billing by itself. */
   readonly ownPauses?: boolean | undefined
@@ -58,6 +58,8 @@ export interface Transport {
   readonly open: Http.Open
   /** The service's limits and switches, fetched before anything else is sent. */
   readonly boot: Effect.Effect<ClientConfig, TinkerError>
+  /** The same for one call, within what its caller allows. */
+  readonly bootFor: (operation: string, limits: CallLimits.Limits) => Effect.Effect<ClientConfig, TinkerError>
   /** Switches that may change while the program runs; the defaults before the boot. */
   readonly dynamic: () => DynamicConfig
   /** Fetches them again and again, as often as the service wants; never ends. */
@@ -192,6 +194,7 @@ export const make = (options: {
       const { operation } = outgoing
       const timeoutMillis = outgoing.timeoutMillis ?? options.timeoutMillis
       const deadlineMillis = outgoing.deadlineMillis ?? options.deadlineMillis
+      const strict = outgoing.deadlineMillis !== undefined
       const maxRetries = outgoing.retries === "none" ? 0 : (outgoing.maxRetries ?? Number.POSITIVE_INFINITY)
       const began = yield* Clock.currentTimeMillis
       let tries = 0
@@ -204,7 +207,7 @@ export const make = (options: {
         outgoing.endpoint.method === "GET" ? {} : { [Header.idempotencyKey]: `tinkex-${randomUUID()}` }
       while (true) {
         const before = yield* Clock.currentTimeMillis
-        const remaining = Math.max(1, deadlineMillis - (before - began - billing))
+        const remaining = Math.max(1, deadlineMillis - (before - began - (strict ? 0 : billing)))
         const outcome = yield* Effect.result(
           send({
             ...outgoing,
@@ -221,12 +224,13 @@ export const make = (options: {
           const detail = Status.detailOf(reply)
           if (reply.status === 402 && outgoing.retries !== "none" && outgoing.ownPauses !== true) {
             const window = (config?.billing_exception_max_pause_duration_sec ?? 3600) * 1000
-            if (billing >= window) {
+            const allowed = strict ? deadlineMillis - (now - began) : Number.POSITIVE_INFINITY
+            if (billing >= window || allowed <= 0) {
               const waited = Duration.millis(billing)
               return yield* new TinkerError({ reason: new BillingPaused({ operation, detail, waited }) })
             }
             yield* Effect.logWarning(`${operation} waits for the account's billing: ${detail}`)
-            yield* Effect.sleep(billingPauseMillis)
+            yield* Effect.sleep(Math.min(billingPauseMillis, allowed))
             billing += (yield* Clock.currentTimeMillis) - before
             continue
           }
@@ -246,7 +250,7 @@ export const make = (options: {
           repeated = true
         }
         earlier = error
-        const left = deadlineMillis - (now - began - billing)
+        const left = deadlineMillis - (now - began - (strict ? 0 : billing))
         if (tries >= maxRetries || left <= 0) return yield* error
         const delay = hint ?? (yield* backoff(tries, 500, 10_000))
         tries++
@@ -290,27 +294,44 @@ export const make = (options: {
   )
 
   const lock = Semaphore.makeUnsafe(1)
-  const boot: Effect.Effect<ClientConfig, TinkerError> = Effect.suspend(() =>
-    config !== undefined
-      ? Effect.succeed(config)
-      : Semaphore.withPermit(
-          lock,
-          Effect.gen(function* () {
-            if (config !== undefined) return config
-            const operation = "get client config"
-            const fetched = yield* rawExchange({ operation, endpoint: Endpoint.clientConfig, body: version }).pipe(
-              Effect.flatMap(decodeJson(operation, Json.ClientConfig))
-            )
-            yield* held.configure(fetched)
-            // Servers may lack it: any answer will do.
-            yield* refresh
-            config = fetched
-            responses = ByteBudget.make(fetched.inflight_response_bytes_semaphore_size)
-            batches = ByteBudget.make(fetched.fwdbwd_dispatch_bytes_semaphore_size)
-            return fetched
-          })
-        )
-  )
+  const bootWith = ({ deadlineMillis, maxRetries }: CallLimits.Limits): Effect.Effect<ClientConfig, TinkerError> =>
+    Effect.suspend(() =>
+      config !== undefined
+        ? Effect.succeed(config)
+        : Semaphore.withPermit(
+            lock,
+            Effect.gen(function* () {
+              if (config !== undefined) return config
+              const operation = "get client config"
+              const endpoint = Endpoint.clientConfig
+              const fetched = yield* rawExchange({
+                operation,
+                endpoint,
+                body: version,
+                deadlineMillis,
+                maxRetries
+              }).pipe(Effect.flatMap(decodeJson(operation, Json.ClientConfig)))
+              yield* held.configure(fetched)
+              // Servers may lack it: any answer will do.
+              yield* refresh
+              config = fetched
+              responses = ByteBudget.make(fetched.inflight_response_bytes_semaphore_size)
+              batches = ByteBudget.make(fetched.fwdbwd_dispatch_bytes_semaphore_size)
+              return fetched
+            })
+          )
+    )
+  const boot = bootWith({})
+  const bootFor: Transport["bootFor"] = (operation, limits) => {
+    const { deadlineMillis } = limits
+    if (deadlineMillis === undefined) return bootWith(limits)
+    return Effect.timeoutOrElse(bootWith(limits), {
+      // Its own request ends at the deadline and says why; this is for who waits for another's.
+      duration: deadlineMillis + hastyMillis,
+      orElse: () =>
+        Effect.fail(new TinkerError({ reason: new Timeout({ operation, limit: Duration.millis(deadlineMillis) }) }))
+    })
+  }
 
   let listener: (error: TinkerError) => Effect.Effect<void> = () => Effect.void
   const failed = (error: TinkerError) => Effect.suspend(() => listener(error))
@@ -319,7 +340,9 @@ export const make = (options: {
     Effect.gen(function* () {
       const { body, decode, operation, timeout } = options
       const limits = yield* CallLimits.parse(operation, options.call)
-      yield* boot
+      const began = yield* Clock.currentTimeMillis
+      yield* bootFor(operation, limits)
+      const took = (yield* Clock.currentTimeMillis) - began
       const reply = yield* exchange({
         operation,
         endpoint: { method: endpoint.method, path: withQuery(endpoint.path, options.query) },
@@ -328,6 +351,7 @@ export const make = (options: {
         accepts: options.accepts,
         credential: options.credential,
         ...limits,
+        deadlineMillis: limits.deadlineMillis === undefined ? undefined : Math.max(1, limits.deadlineMillis - took),
         headers: { ...limits.headers, ...options.headers },
         timeoutMillis: timeout === undefined ? undefined : Duration.toMillis(timeout),
         retries: options.retries
@@ -345,6 +369,7 @@ export const make = (options: {
     request,
     open: options.open,
     boot,
+    bootFor,
     dynamic: () => dynamic,
     keepFresh,
     token: held.token,

@@ -43,6 +43,7 @@ import type { Health } from "./Health.ts"
 import * as EventLog from "./internal/eventLog.ts"
 import * as Failures from "./internal/failures.ts"
 import * as Guard from "./internal/guard.ts"
+import * as JournaledRun from "./internal/journaledRun.ts"
 import * as OwnedRun from "./internal/ownedRun.ts"
 import * as Tree from "./internal/tree.ts"
 import { uptime } from "./internal/uptime.ts"
@@ -119,6 +120,14 @@ const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy)
 
   const plan = Effect.fn("Recovery.plan")(function* (runId: string, options: PlanOptions = {}) {
     const tracked: Watches.Tracked | undefined = runs.get(runId)
+    const strategy = options.strategy ?? tracked?.watch?.options.strategy ?? policy.strategy
+    const trained =
+      tracked === undefined && Option.isSome(journal) ? yield* JournaledRun.find(journal.value, runId) : Option.none()
+    if (Option.isSome(trained)) {
+      return yield* JournaledRun.plan(services.rest, trained.value, strategy).pipe(
+        Effect.mapError((error) => Failures.fromTinker(runId, error))
+      )
+    }
     const run = tracked?.run ?? OwnedRun.make(runId)
     const sighting = yield* monitor.inspect(run.lineage.at(-1) ?? runId)
     return yield* OwnedRun.plan(
@@ -129,7 +138,7 @@ const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy)
           Option.map(sighting, ({ flagged, wellUntil }) => (flagged ? wellUntil : undefined))
         ),
         incident: Watches.idOf(run.lineage.at(-1) ?? runId),
-        strategy: options.strategy ?? tracked?.watch?.options.strategy ?? policy.strategy,
+        strategy,
         committed: options.committed
       }
     ).pipe(
@@ -317,7 +326,10 @@ export class Recovery extends Context.Service<
     readonly watch: (options: WatchOptions) => Effect.Effect<void, never, Scope.Scope>
     /** Ends a watch and cancels a recovery that goes on for it. */
     readonly unwatch: (runId: string) => Effect.Effect<void>
-    /** What a restore would do now: the chosen checkpoint, its fallbacks, the rejected ones with reasons. Only reads. */
+    /**
+     * What a restore would do now: the chosen checkpoint, its fallbacks, the rejected ones with reasons. Only reads. A run of a
+     * trainer, where the program has its journal, may be named by its name, and its plan knows what the journal vouches for.
+     */
     readonly plan: (runId: string, options?: PlanOptions) => Effect.Effect<Restore.Plan, RecoveryError>
     /** Restores a run onto a fresh model that lives in the caller's scope, by the policy's tries and waits. */
     readonly recoverRun: (

@@ -3,7 +3,7 @@ import { Deferred, Effect, Fiber, Option, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Emulator, FaultPlan } from "@tinkex/emulator"
 import { Recovery, type RecoveryEvent, type Recovered, type RecoveryPolicy } from "@tinkex/recovery"
-import { type Checkpoint, ServiceClient, type TrainingClient } from "@tinkex/tinker"
+import { type Checkpoint, RestClient, ServiceClient, type TrainingClient } from "@tinkex/tinker"
 import { batch, tiny, world } from "./tinyRun.ts"
 
 const record = Effect.gen(function* () {
@@ -99,6 +99,31 @@ describe("a trainer's run", () => {
     Effect.gen(function* () {
       const error = yield* Effect.flip(tiny())
       assert.isTrue(error._tag === "TrainingError" && error.reason._tag === "RunFailed")
+    }).pipe(recovering({ enabled: false }), Effect.provide(world("corrupt@8")))
+  )
+
+  it.effect("is planned from its journal and the service's lists, by its name or by any attempt's id", () =>
+    Effect.gen(function* () {
+      const recovery = yield* Recovery
+      const rest = yield* RestClient
+      const { control } = yield* Emulator
+      yield* Effect.flip(tiny())
+      const model = (yield* control.models)[0]?.modelId ?? ""
+      const before = (yield* control.requests).length
+      const plan = yield* recovery.plan("tiny")
+      assert.deepStrictEqual(yield* recovery.plan(model), plan)
+      const reads = (yield* control.requests).slice(before).map(({ endpoint }) => endpoint)
+      assert.deepStrictEqual([...new Set(reads)], ["run_checkpoints"])
+      const chosen = Option.getOrThrow(plan.chosen)
+      assert.deepInclude(chosen, { verified: true, source: "journal", step: Option.some(6) })
+      assert.deepStrictEqual(plan.replay, Option.some({ from: 6, to: plan.committed }))
+      yield* rest.deleteCheckpoint(chosen.path)
+      const after = yield* recovery.plan("tiny")
+      assert.deepStrictEqual(Option.getOrThrow(after.chosen).step, Option.some(3))
+      assert.deepStrictEqual(
+        after.rejected.map(({ candidate, reason }) => [candidate.path, reason]),
+        [[chosen.path, "the service does not list it any more"]]
+      )
     }).pipe(recovering({ enabled: false }), Effect.provide(world("corrupt@8")))
   )
 

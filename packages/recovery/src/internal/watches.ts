@@ -57,6 +57,9 @@ const causeOf = ({ reason }: TinkerError): IncidentCause | undefined => {
   }
 }
 
+/** Ends of a recovery that are not the end of its run. */
+const notTheEnd = new Set(["Cancelled", "OwnedElsewhere", "JournalFailed"])
+
 /** The runs of those who own their loop: who watches them, how they stand, and what their failure sets off. */
 export const make = Effect.fnUntraced(function* (
   policy: RecoveryPolicy,
@@ -357,7 +360,11 @@ export const make = Effect.fnUntraced(function* (
         }
         return yield* recoverClaimed(tracked, incident, scope, { ...options, claim }, refusal).pipe(
           Effect.tapError((error) =>
-            claim === undefined || error.isRetryable || error.reason._tag === "Cancelled"
+            // what somebody asked for and did not get says nothing of what a later incident may get
+            claim === undefined ||
+            error.isRetryable ||
+            incident.cause === "requested" ||
+            notTheEnd.has(error.reason._tag)
               ? Effect.void
               : Effect.catch(claim.ended(error), (problem) => Effect.logWarning(problem.message))
           )

@@ -118,7 +118,7 @@ export interface Progress {
 
 /**
  * `deadline` is how long the download may stand still, `retries` how often in a row it may be taken up again without a further
- * byte.
+ * byte. The place where the archive is kept gets none of `headers`.
  */
 export interface DownloadOptions extends ArchiveOptions {
   /** Called after each piece, some 64 kB. */

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { NodeServices } from "@effect/platform-node"
-import { Effect, Exit, Fiber, FileSystem, Option, Stream } from "effect"
+import { Effect, Exit, Fiber, FileSystem, Option, Stream, Tracer } from "effect"
 import * as Tar from "effect/encoding/Tar"
 import { TestClock } from "effect/testing"
 import { execFileSync } from "node:child_process"
@@ -59,6 +59,32 @@ describe("RestClient.streamCheckpointArchive", () => {
       assert.isUndefined(request?.headers["range"])
       assert.strictEqual(request?.headers["accept-encoding"], "identity")
     })
+  )
+
+  it.effect(
+    "tells the place of the file nothing that was said to the service, and a trace nothing of its address",
+    () => {
+      const spans: Array<Tracer.NativeSpan> = []
+      const tracer = Tracer.make({
+        span: (options) => {
+          const span = new Tracer.NativeSpan(options)
+          spans.push(span)
+          return span
+        }
+      })
+      return Effect.gen(function* () {
+        const place = Archive.withFile(file, () => ({}))
+        yield* collected(Archive.stream(path, { headers: { "x-gate": "hunter2" } })).pipe(
+          place.provide,
+          Effect.withTracer(tracer)
+        )
+        assert.strictEqual(place.fake.seen.at(-1)?.headers["x-gate"], "hunter2")
+        assert.isUndefined(place.requests[0]?.headers["x-gate"])
+        const told = spans.map(({ attributes }) => JSON.stringify([...attributes]))
+        assert.isTrue(told.some((one) => one.includes("files.test")))
+        for (const one of told) assert.notInclude(one, "hunter2")
+      })
+    }
   )
 
   it.effect("takes a cut connection up where it ended, however often, and a connection that stands still too", () =>

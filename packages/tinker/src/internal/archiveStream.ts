@@ -100,7 +100,6 @@ export const make = (options: {
         url: secret,
         // Compressed on its way it would have other offsets.
         headers: {
-          ...limits.headers,
           accept: "*/*",
           "accept-encoding": "identity",
           ...(received === 0 ? {} : { range: `bytes=${received}-` }),

@@ -4,12 +4,14 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
+import * as Headers from "effect/http/Headers"
 import * as HttpBody from "effect/http/HttpBody"
 import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientError from "effect/http/HttpClientError"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import { isHttpMethod } from "effect/http/HttpMethod"
+import * as UrlParams from "effect/http/UrlParams"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
@@ -53,12 +55,25 @@ export const withoutRedirects = <A, E, R>(effect: Effect.Effect<A, E, R>): Effec
 
 const always = () => true
 
+/** What lets a request through a gateway is as secret as the key, which traces leave out by themselves. */
+const withoutGateway = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Headers.CurrentRedactedNames, (names) =>
+    Effect.provideService(effect, Headers.CurrentRedactedNames, [
+      ...names,
+      Header.cloudflareId,
+      Header.cloudflareSecret
+    ])
+  )
+
+/** Of an address that may be signed, in whatever way, a trace gets no parameter. */
+const withoutParameters = Effect.provideService(UrlParams.CurrentRedactedNames, [/^/])
+
 /** Where no tracer is installed nobody sees the spans of single tries, and they are a good part of what a request costs. */
 const untracedUnlessWanted = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.flatMap(Effect.context<never>(), (context) =>
     Context.getOrUndefined(context, Tracer.Tracer) === undefined
       ? Effect.provideService(effect, HttpClient.TracerDisabledWhen, always)
-      : effect
+      : withoutGateway(effect)
   )
 
 /** Where a redirect leads, if that is a place on the same host and the request may be repeated there as it is. */
@@ -193,8 +208,12 @@ export type Open = (file: {
 export const opener = (client: HttpClient.HttpClient): Open => {
   const following = HttpClient.followRedirects(client, maxRedirects)
   return ({ headers, limitMillis, operation, url }) =>
-    withoutRedirects(
-      following.execute(HttpClientRequest.make("GET")(url, { headers: { "user-agent": userAgent, ...headers } }))
+    untracedUnlessWanted(
+      withoutRedirects(
+        withoutParameters(
+          following.execute(HttpClientRequest.make("GET")(url, { headers: { "user-agent": userAgent, ...headers } }))
+        )
+      )
     ).pipe(
       Effect.timeout(limitMillis),
       Effect.mapError((error) =>

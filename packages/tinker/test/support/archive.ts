@@ -60,7 +60,7 @@ export interface Serving {
   readonly contentRange?: string
 }
 
-export const address = "https://files.test/archive.tar.gz?signature=hunter2"
+export const address = "https://files.test/archive.tar.gz?token=hunter2"
 
 /** The service, and beside it the place that its archives are at. Every request for the file is handed to `serve`. */
 export const withFile = (

@@ -110,7 +110,7 @@ export interface TrainingClient {
     loss: CustomLoss<never, never>,
     options?: CallOptions & Abortable
   ) => Promise<Training.CustomOutput>
-  readonly optimStep: (params: Training.AdamParams, options?: CallOptions) => Operation<Training.OptimStepResult>
+  readonly optimStep: (params: Training.OptimizerParams, options?: CallOptions) => Operation<Training.OptimStepResult>
   readonly saveState: (name: string, options?: Training.SaveStateOptions) => Operation<Training.SaveResult>
   readonly saveWeightsForSampler: (name: string, options?: Training.SaveOptions) => Operation<Training.SaveResult>
   readonly loadState: (path: string, options: Training.LoadOptions) => Operation<Training.LoadResult>
@@ -233,8 +233,7 @@ const runner = (context: Context.Context<never>) => {
   return {
     promise,
     iterable,
-    fork: <A, E>(effect: Effect.Effect<A, E>) => Effect.runForkWith(context)(effect),
-    sync: <A, E>(effect: Effect.Effect<A, E>) => Effect.runSyncExitWith(context)(effect)
+    fork: <A, E>(effect: Effect.Effect<A, E>) => Effect.runForkWith(context)(effect)
   }
 }
 
@@ -263,12 +262,9 @@ const promisedRest = (run: Runner, rest: RestClient["Service"]): Rest => {
   ) as unknown as Rest
 }
 
-/** Takes the operation's place now, and sends it in the background. */
-const operation = <A>(run: Runner, prepare: Effect.Effect<Training.Prepared<A>, TinkerError>): Operation<A> => {
-  const prepared = run.sync(prepare)
-  const submitted: Effect.Effect<ApiFuture<A>, TinkerError> = Exit.isSuccess(prepared)
-    ? Effect.flatten(Fiber.join(run.fork(Effect.exit(prepared.value.submit))))
-    : Effect.failCause(prepared.cause)
+/** Gets into the line for a place now, and goes on in the background. */
+const operation = <A>(run: Runner, submit: Effect.Effect<ApiFuture<A>, TinkerError>): Operation<A> => {
+  const submitted = Effect.flatten(Fiber.join(run.fork(Effect.exit(submit))))
   const result = (options: Abortable = {}) =>
     run.promise(
       Effect.flatMap(submitted, (future) => future.result),
@@ -289,17 +285,17 @@ const operation = <A>(run: Runner, prepare: Effect.Effect<Training.Prepared<A>, 
 const trainingClient = (run: Runner, client: Training.TrainingClient, scope: Scope.Closeable): TrainingClient => ({
   modelId: client.modelId,
   sessionId: client.sessionId,
-  forwardBackward: (data, options) => operation(run, client.prepare.forwardBackward(data, options)),
-  forward: (data, options) => operation(run, client.prepare.forward(data, options)),
+  forwardBackward: (data, options) => operation(run, client.forwardBackward(data, options)),
+  forward: (data, options) => operation(run, client.forward(data, options)),
   forwardBackwardCustom: (data, loss, options) =>
     run.promise(
       Effect.flatMap(client.forwardBackwardCustom(data, loss, options), (future) => future.result),
       options?.signal
     ),
-  optimStep: (params, options) => operation(run, client.prepare.optimStep(params, options)),
-  saveState: (name, options) => operation(run, client.prepare.saveState(name, options)),
-  saveWeightsForSampler: (name, options) => operation(run, client.prepare.saveWeightsForSampler(name, options)),
-  loadState: (path, options) => operation(run, client.prepare.loadState(path, options)),
+  optimStep: (params, options) => operation(run, client.optimStep(params, options)),
+  saveState: (name, options) => operation(run, client.saveState(name, options)),
+  saveWeightsForSampler: (name, options) => operation(run, client.saveWeightsForSampler(name, options)),
+  loadState: (path, options) => operation(run, client.loadState(path, options)),
   info: (options) => run.promise(client.info(options), options?.signal),
   unload: (options) => run.promise(client.unload(options), options?.signal),
   failure: (options) => run.promise(client.failure, options?.signal),

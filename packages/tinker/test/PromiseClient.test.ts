@@ -162,6 +162,21 @@ describe("a training client", () => {
     assert.strictEqual((await refusal(client.optimStep({ learningRate: 1 }))).reason._tag, "Fenced")
   })
 
+  it("keeps that order while a large batch is being written", async () => {
+    const fake = Service.make()
+    const client = await (await over(fake)).createLoraTrainingClient({ baseModel: "org/base" })
+    const large = Array.from({ length: 60 }, () => Service.datum(...Array.from({ length: 20_000 }, (_, i) => i)))
+    const custom = refusal(client.forwardBackwardCustom(large, () => assert.fail("it has no logprobs to go by")))
+    const pass = client.forwardBackward(large, { loss: "cross_entropy" })
+    const update = client.optimStep({ learningRate: 1e-4 })
+    const chunks = (await pass.accepted()).length
+    const { grad_norm } = (await update).metrics
+    assert.isAbove(chunks, 1)
+    // The forward pass of the custom loss is cut in as many.
+    assert.strictEqual(grad_norm, 2 * chunks + 1)
+    assert.strictEqual((await custom).reason._tag, "BadResponse")
+  })
+
   it("lets nothing reject unheard", async () => {
     const heard: Array<unknown> = []
     const listen = (error: unknown) => heard.push(error)

@@ -7,7 +7,10 @@ import { numbersOf } from "../../sampling.ts"
 const name = "tinker-0.38"
 let told = false
 
-/** The peer for one measure of `official_client.py`; none, with one line on stderr, without its environment. */
+/**
+ * The peer for one measure of `official_client.py`; none, with one line on stderr, without its environment. One round to warm up
+ * is enough for it: nothing in it compiles while it runs.
+ */
 export const official = (
   measure: "encode" | "futures" | "runs" | "sample",
   args: ReadonlyArray<number | string>,

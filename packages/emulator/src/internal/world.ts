@@ -2,7 +2,7 @@
  * Everything an emulator holds: sessions, models, runs, promises, armed faults, the audit.
  *
  * - **W1** the operations of one model run one after another, in the order of their numbers, each on its own turn of the
- *   event loop;
+ *   event loop (`execution.ts`);
  * - **W2** a model that is dead stays dead: what waits fails, what comes later fails;
  * - **W3** the flag of a corrupted run is on its record before any of its operations is seen to fail.
  */
@@ -14,22 +14,20 @@ import type { CheckpointStore } from "../CheckpointStore.ts"
 import type { EmulatorError } from "../EmulatorError.ts"
 import type * as FaultPlan from "../FaultPlan.ts"
 import { type Catalog, type CheckpointRecord, type Run, storeId } from "./catalog.ts"
-import { failed, type OperationFailed } from "./compute.ts"
-import { broken, corrupted, dead, deathOf, noAccess, notLoaded } from "./deaths.ts"
+import { broken, corrupted, deathOf, noAccess, notLoaded } from "./deaths.ts"
 import * as Digest from "./digest.ts"
 import { Downloads } from "./downloads.ts"
-import type { Model, Op, SamplingSession, Session, Work } from "./entities.ts"
+import type { Model, SamplingSession, Session } from "./entities.ts"
 import { Faults } from "./faults.ts"
 import { type Future, Futures, type Result } from "./futures.ts"
 import { Gate } from "./gate.ts"
 import { baseModels } from "./lmShape.ts"
 import { Records } from "./records.ts"
-import { type Audit, refused, type Refused, type Reply } from "./reply.ts"
+import { refused, type Refused } from "./reply.ts"
 import type { ResultLog } from "./resultLog.ts"
 import { Sequence } from "./sequence.ts"
 import type { SessionLog, SessionRecord } from "./sessionLog.ts"
 import type { Settings } from "./settings.ts"
-import { submitted } from "./submitted.ts"
 
 const traceLimit = 10_000
 
@@ -58,7 +56,8 @@ export class World {
   readonly samplers = new Map<string, SamplingSession>()
   readonly records: Records
   readonly downloads: Downloads
-  private sampling = 0
+  /** Samples that are being drawn. */
+  drawing = 0
   private readonly built = new Map<string, number>()
   readonly now: () => number
   private readonly scope: Scope.Scope
@@ -277,53 +276,6 @@ export class World {
     return Effect.andThen(this.persist(run), remove)
   }
 
-  /** Accepts one operation, or recognizes it as one that was accepted before. */
-  submit(
-    model: Model,
-    request: {
-      readonly operation: FaultPlan.Operation
-      readonly seqId: number
-      readonly digest: string
-      readonly work: Work
-    }
-  ): Effect.Effect<Reply, Refused> {
-    return Effect.suspend(() => {
-      const { digest, operation, seqId, work } = request
-      const audit: Audit = { modelId: model.id, seqId, digest }
-      const claim = model.sequence.find(seqId, digest)
-      if (claim._tag === "Duplicate") {
-        return Effect.succeed(submitted(claim.entry.future, { ...audit, duplicate: true }, false))
-      }
-      if (claim._tag === "Conflict") {
-        const original = this.settings.conflicts === "original" ? model.sequence.owner(seqId) : undefined
-        if (original !== undefined)
-          return Effect.succeed(submitted(original.future, { ...audit, duplicate: true }, false))
-        const detail = `seq_id ${seqId} of model ${model.id} was used for another request; expected ${model.sequence.position}`
-        return Effect.fail(refused(409, detail, audit))
-      }
-      const faults = this.faults.operation(operation, { modelId: model.id, seqId })
-      const future = this.futures.create(operation, this.now(), { modelId: model.id, seqId, user: model.run.owner })
-      const op: Op = { operation, seqId, future, faults, work }
-      model.sequence.claim(seqId, digest, op)
-      model.lastUsed = this.now()
-      model.run.lastRequestAt = model.lastUsed
-      const reply = submitted(future, audit, faults.lose)
-      const dead = deathOf(model)
-      if (dead === undefined) return Effect.as(this.start(model), reply)
-      op.work = undefined
-      this.settle(op.future, { _tag: "Failed", error: dead, category: "server" })
-      return Effect.succeed(reply)
-    })
-  }
-
-  /** Refuses a submission whose number is known; what comes behind it does not wait for it. */
-  refuse(model: Model, seqId: number, error: Refused): Effect.Effect<never, Refused> {
-    return Effect.suspend(() => {
-      model.sequence.refuse(seqId)
-      return Effect.andThen(this.start(model), Effect.fail(error))
-    })
-  }
-
   /** The sampling session of that id. */
   sampler(id: string, user: string): Effect.Effect<SamplingSession, Refused> {
     const sampler = this.samplers.get(id)
@@ -336,165 +288,8 @@ export class World {
       : Effect.succeed(sampler)
   }
 
-  /** Whether there is room for another sample. */
-  get hasRoom(): boolean {
-    return this.sampling < this.settings.samplingCapacity
-  }
-
-  /** Accepts a sample. Samples have no order: each is drawn at once, taking turns with everything else. */
-  submitSample(request: {
-    readonly audit: Audit
-    readonly user: string
-    readonly samples: number
-    /** Default: a new one. */
-    readonly id: string | undefined
-    readonly register: (future: Future) => void
-    readonly work: (futureId: string) => Effect.Effect<Result, OperationFailed>
-  }): Effect.Effect<Reply> {
-    return Effect.suspend(() => {
-      const { audit, id, register, samples, user, work } = request
-      const { samplerId, seqId } = audit
-      const place = {
-        ...(samplerId === undefined ? {} : { samplerId }),
-        ...(seqId === undefined ? {} : { seqId })
-      }
-      const faults = this.faults.operation("asample", place)
-      const future = this.futures.create("asample", this.now(), { ...place, user, samples }, id)
-      register(future)
-      const op: Op = { operation: "asample", seqId: seqId ?? -1, future, faults, work: undefined }
-      const draw: Effect.Effect<void> = Effect.suspend(() => {
-        const { paused } = this.faults
-        if (paused !== undefined) return Effect.andThen(Effect.sleep(paused.forMillis), draw)
-        if (faults.forget) return this.forget(op)
-        return Effect.flatMap(this.outcome(op, work(future.id)), (result) => this.finish(op, result))
-      })
-      const drawn = Effect.sync(() => void this.sampling--)
-      this.sampling++
-      return Effect.as(this.background(Effect.ensuring(draw, drawn)), submitted(future, audit, faults.lose))
-    })
-  }
-
-  /** Unloads at once, whatever is waiting. Asked again it answers the same. */
-  submitUnload(modelId: string, user: string): Effect.Effect<Reply, Refused> {
-    return Effect.suspend(() => {
-      const model = this.models.get(modelId)
-      if (model === undefined) return Effect.fail(refused(400, notLoaded(modelId), { modelId }))
-      if (model.run.owner !== user) return Effect.fail(noAccess({ modelId }))
-      const { lose } = this.faults.operation("unload_model", { modelId })
-      this.unload(model, "it was unloaded by request")
-      const future = this.futures.create("unload_model", this.now(), { modelId, user })
-      this.futures.settle(future, { _tag: "Json", body: { model_id: modelId, type: "unload_model" } }, this.now())
-      return Effect.succeed(submitted(future, { modelId }, lose))
-    })
-  }
-
-  private start(model: Model): Effect.Effect<void> {
-    if (model.running) return Effect.void
-    model.running = true
-    return this.background(this.drive(model))
-  }
-
-  private drive(model: Model): Effect.Effect<void> {
-    const next: Effect.Effect<void> = Effect.suspend(() => {
-      const { paused } = this.faults
-      if (paused !== undefined) return Effect.andThen(Effect.sleep(paused.forMillis), next)
-      const op = deathOf(model) === undefined ? model.sequence.take() : undefined
-      if (op === undefined) {
-        model.running = false
-        return Effect.void
-      }
-      return Effect.andThen(Effect.andThen(this.execute(model, op), Effect.yieldNow), next)
-    })
-    return next
-  }
-
-  private execute(model: Model, op: Op): Effect.Effect<void> {
-    const { forget, poison } = op.faults
-    const { work } = op
-    op.work = undefined
-    if (forget) return this.forget(op)
-    const when = poison === undefined ? undefined : (poison.when ?? "before")
-    const harm = this.poison(model, poison?.unflagged)
-    const run: Effect.Effect<Result, OperationFailed> =
-      work === undefined
-        ? Effect.fail(failed(`${op.operation} was executed before`, "server"))
-        : Effect.suspend(() => work(model, op.seqId))
-    const outcome =
-      when === "before"
-        ? Effect.as(harm, dead(model))
-        : when === "during"
-          ? Effect.andThen(
-              Effect.andThen(this.outcome(op, run), harm),
-              Effect.sync(() => dead(model))
-            )
-          : this.outcome(op, run)
-    return Effect.flatMap(outcome, (result) => this.deliver(model, op, result, when === "after" ? harm : Effect.void))
-  }
-
-  private forget(op: Op): Effect.Effect<void> {
-    return Effect.sync(() => {
-      op.future.expired = true
-      this.settle(op.future, { _tag: "Failed", error: "it was forgotten", category: "server" })
-    })
-  }
-
-  private outcome(op: Op, work: Effect.Effect<Result, OperationFailed>): Effect.Effect<Result> {
-    const { softFail, spoil } = op.faults
-    const run: Effect.Effect<Result, OperationFailed> =
-      softFail === undefined
-        ? work
-        : Effect.fail(failed(`${op.operation} failed by request of the fault plan`, softFail.category ?? "server"))
-    return run.pipe(
-      Effect.map((result) =>
-        spoil !== undefined && result._tag === "Output" ? (result.spoiled?.(spoil.factor) ?? result) : result
-      ),
-      Effect.catch((failure) =>
-        Effect.succeed<Result>({ _tag: "Failed", error: failure.error, category: failure.category })
-      ),
-      Effect.catchDefect((defect) =>
-        Effect.succeed<Result>({ _tag: "Failed", error: `internal error: ${String(defect)}`, category: "server" })
-      )
-    )
-  }
-
-  /** `harm` comes to the model between the end of its operation and the moment when anybody hears of it. */
-  private deliver(model: Model, op: Op, result: Result, harm: Effect.Effect<void>): Effect.Effect<void> {
-    // A model may have died while its operation ran; then the operation has not happened.
-    // A checkpoint that poisons its model was loaded all the same.
-    const loaded = op.operation === "load_weights" && !model.unloaded
-    const final = loaded || deathOf(model) === undefined ? result : dead(model)
-    return Effect.flatMap(harm, () => this.finish(op, final))
-  }
-
-  private finish(op: Op, result: Result): Effect.Effect<void> {
-    const { delay, expire } = op.faults
-    if (expire) op.future.expired = true
-    if (delay === undefined) {
-      this.settle(op.future, result)
-      return Effect.void
-    }
-    op.future.queueState = delay.queueState ?? "active"
-    return this.background(
-      Effect.andThen(
-        Effect.sleep(delay.millis),
-        Effect.sync(() => this.settle(op.future, result))
-      )
-    )
-  }
-
-  /** Nobody wants this result any more. What has ended already stays as it is. */
-  cancel(requestId: string, user: string): Effect.Effect<void, Refused> {
-    return Effect.suspend(() => {
-      const future = this.futures.find(requestId, this.now())
-      if (typeof future === "string") return Effect.fail(refused(404, `Request ${requestId} not found`))
-      if (future.place.user !== user) return Effect.fail(noAccess())
-      const error = `Request ${requestId} was cancelled`
-      this.settle(future, { _tag: "Failed", error, category: "user" })
-      return Effect.void
-    })
-  }
-
-  private settle(future: Future, result: Result): void {
+  /** Gives a result to those who wait for it, unless they have one. */
+  settle(future: Future, result: Result): void {
     if (future.result !== undefined) return
     const now = this.now()
     this.futures.settle(future, result, now)

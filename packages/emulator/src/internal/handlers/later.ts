@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { type Run, storeId } from "../catalog.ts"
 import * as Digest from "../digest.ts"
+import * as Execution from "../execution.ts"
 import * as Operations from "../operations.ts"
 import { type Caller, json, ok, refused, type Reply } from "../reply.ts"
 import type { Completion, SamplingSession } from "../entities.ts"
@@ -40,7 +41,7 @@ export const finishSession: Handler = (world, request, [id = ""]) =>
     return ok({})
   })
 
-const readJoin = jsonBody(Schema.Struct({ sampling_session_id: Schema.String }))
+const readJoin = jsonBody(SamplingWire.JoinSamplingSessionRequest)
 /** The original client is number 0; each that joins gets the next number, and with it a block of its own for its requests. */
 export const joinSamplingSession: Handler = (world, request) =>
   Effect.flatMap(readJoin(request), (body) =>
@@ -78,7 +79,9 @@ export const retrieveFutures: Handler = (world, request) =>
 
 const readCancel = jsonBody(SamplingWire.CancelFutureRequest)
 export const cancelFuture: Handler = (world, request) =>
-  Effect.flatMap(readCancel(request), ({ request_id }) => Effect.as(world.cancel(request_id, request.user), noContent))
+  Effect.flatMap(readCancel(request), ({ request_id }) =>
+    Effect.as(Execution.cancel(world, request_id, request.user), noContent)
+  )
 
 const readCopy = jsonBody(
   Schema.Struct({

@@ -3,6 +3,7 @@
  * wait for it; that holds for a body that is broken in some other place as well.
  */
 import * as Effect from "effect/Effect"
+import * as Execution from "../execution.ts"
 import { type Caller, maxBodyBytes, type Refused } from "../reply.ts"
 import type { World } from "../world.ts"
 
@@ -56,5 +57,5 @@ export const refusingItsNumber =
       const model = found === undefined ? undefined : world.models.get(found.modelId)
       return found === undefined || model === undefined || model.run.owner !== request.user || found.seqId < 1
         ? Effect.fail(refusal)
-        : world.refuse(model, found.seqId, refusal)
+        : Execution.refuse(world, model, found.seqId, refusal)
     })

@@ -8,6 +8,7 @@ import * as LanguageModel from "../../LanguageModel.ts"
 import * as Sampler from "../../Sampler.ts"
 import type { OperationFailed } from "../compute.ts"
 import * as Digest from "../digest.ts"
+import * as Execution from "../execution.ts"
 import * as Operations from "../operations.ts"
 import * as Outputs from "../outputs.ts"
 import { ok, refused, type Refused } from "../reply.ts"
@@ -238,10 +239,10 @@ export const asample: Handler = (world, request) =>
     if ((body.promptAltTokensK ?? 0) > maxAlternatives) {
       return yield* Effect.fail(refused(422, `prompt_alt_tokens_k is above ${maxAlternatives}`, audit))
     }
-    if (!world.hasRoom) {
+    if (!Execution.hasRoom(world)) {
       return yield* Effect.fail(refused(429, "Too many samples are being drawn; send this one again later", audit))
     }
-    return yield* world.submitSample({
+    return yield* Execution.submitSample(world, {
       audit,
       samples: body.numSamples,
       user: request.user,

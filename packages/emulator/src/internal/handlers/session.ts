@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as LanguageModel from "../../LanguageModel.ts"
 import * as Digest from "../digest.ts"
+import * as Execution from "../execution.ts"
 import * as Operations from "../operations.ts"
 import { type Caller, ok, refused, type Refused, type Reply } from "../reply.ts"
 import type { Model, Session, Work } from "../entities.ts"
@@ -165,7 +166,7 @@ export const beginModel = (
   }
 ): Effect.Effect<Reply, Refused> => {
   const { begin, digest, modelSeqId, operation, session } = options
-  const submit = (model: Model, work: Work) => world.submit(model, { operation, seqId: 0, digest, work })
+  const submit = (model: Model, work: Work) => Execution.submit(world, model, { operation, seqId: 0, digest, work })
   const existing = session.models.get(modelSeqId)
   if (existing !== undefined) return submit(existing, Operations.settled)
   return Effect.flatMap(begin, ({ run, work }) => {
@@ -254,4 +255,4 @@ export const getInfo: Handler = (world, request) =>
   )
 
 export const unloadModel: Handler = (world, request) =>
-  Effect.flatMap(readModel(request), (body) => world.submitUnload(body.model_id, request.user))
+  Effect.flatMap(readModel(request), (body) => Execution.submitUnload(world, body.model_id, request.user))

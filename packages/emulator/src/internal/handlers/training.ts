@@ -7,6 +7,7 @@ import type { WireError } from "@tinkex/tinker/wire/WireError"
 import * as Zstd from "@tinkex/tinker/wire/Zstd"
 import * as Effect from "effect/Effect"
 import * as Digest from "../digest.ts"
+import * as Execution from "../execution.ts"
 import * as Operations from "../operations.ts"
 import * as Polls from "../polls.ts"
 import { type ApiRequest, maxBodyBytes, refused, type Refused, type Reply } from "../reply.ts"
@@ -42,10 +43,11 @@ const submitPass = (world: World, user: string, pass: PassRequest): Effect.Effec
   const { data, forwardOnly, lossFn, lossFnConfig, modelId, seqId } = pass
   return Effect.flatMap(world.model(modelId, user), (model) => {
     if (seqId < 1) return Effect.fail(reservedSeqId)
-    if (data.length === 0) return world.refuse(model, seqId, refused(400, "data is empty; send at least one datum"))
+    if (data.length === 0)
+      return Execution.refuse(world, model, seqId, refused(400, "data is empty; send at least one datum"))
     const operation = forwardOnly ? "forward" : "forward_backward"
     const digests = Digest.ofData(data, lossFn, lossFnConfig)
-    return world.submit(model, {
+    return Execution.submit(world, model, {
       operation,
       seqId,
       digest: Digest.ofParts([operation, digests]),
@@ -77,7 +79,7 @@ export const optimStep: Handler = (world, request) =>
     Effect.flatMap(world.model(body.model_id, request.user), (model) =>
       body.seq_id < 1
         ? Effect.fail(reservedSeqId)
-        : world.submit(model, {
+        : Execution.submit(world, model, {
             operation: "optim_step",
             seqId: body.seq_id,
             digest: Digest.ofJson(["optim_step", body.adam_params]),

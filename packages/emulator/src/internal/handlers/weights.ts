@@ -6,6 +6,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type { CheckpointRecord, Run } from "../catalog.ts"
 import * as Digest from "../digest.ts"
+import * as Execution from "../execution.ts"
 import * as Operations from "../operations.ts"
 import { ok, refused, type Refused, type Reply } from "../reply.ts"
 import { noAccess } from "../deaths.ts"
@@ -34,12 +35,12 @@ export const saveWeights: Handler = (world, request) =>
       const { path: name, seq_id, ttl_seconds } = body
       if (seq_id < 1) return Effect.fail(reservedSeqId)
       const refuse = (status: number, detail: string) =>
-        world.refuse(model, seq_id, refused(status, detail, { modelId: model.id, seqId: seq_id }))
+        Execution.refuse(world, model, seq_id, refused(status, detail, { modelId: model.id, seqId: seq_id }))
       const problem = problemOfName(name) ?? problemOfTtl(ttl_seconds)
       if (problem !== undefined) return refuse(422, problem)
       const userMetadata = body.user_metadata ?? null
       const options = { name, ttlSeconds: ttl_seconds ?? undefined, overwrite: body.overwrite ?? false, userMetadata }
-      return world.submit(model, {
+      return Execution.submit(world, model, {
         operation: "save_weights",
         seqId: seq_id,
         digest: Digest.ofJson(["save_weights", options]),
@@ -64,9 +65,10 @@ export const saveWeightsForSampler: Handler = (world, request) =>
     Effect.flatMap(world.model(body.model_id, request.user), (model) => {
       const { path: name, sampling_session_seq_id: samplingSeqId, seq_id: seqId, ttl_seconds } = body
       if (seqId < 1) return Effect.fail(reservedSeqId)
-      const refuse = (detail: string) => world.refuse(model, seqId, refused(422, detail, { modelId: model.id, seqId }))
+      const refuse = (detail: string) =>
+        Execution.refuse(world, model, seqId, refused(422, detail, { modelId: model.id, seqId }))
       const submit = (digest: string, work: Work) =>
-        world.submit(model, { operation: "save_weights_for_sampler", seqId, digest, work })
+        Execution.submit(world, model, { operation: "save_weights_for_sampler", seqId, digest, work })
       const ttlProblem = problemOfTtl(ttl_seconds)
       if (ttlProblem !== undefined) return refuse(ttlProblem)
       if (name == null) {
@@ -107,10 +109,10 @@ export const saveWeightsExternal: Handler = (world, request) =>
         problemOfTtl(ttl_seconds) ??
         (encrypted ? "age_encryption_recipients are given; this server does not encrypt" : undefined)
       if (problem !== undefined) {
-        return world.refuse(model, seqId, refused(422, problem, { modelId: model.id, seqId }))
+        return Execution.refuse(world, model, seqId, refused(422, problem, { modelId: model.id, seqId }))
       }
       const options = { name, ttlSeconds: ttl_seconds ?? undefined, userMetadata: body.user_metadata ?? null }
-      return world.submit(model, {
+      return Execution.submit(world, model, {
         operation: "save_weights_for_sampler",
         seqId,
         digest: Digest.ofJson(["save_weights_external", options]),
@@ -213,8 +215,8 @@ const loadInto = (
   Effect.gen(function* () {
     const { digest, from, model, optimizer, seqId } = options
     const refuse = (status: number, detail: string) =>
-      world.refuse(model, seqId, refused(status, detail, { modelId: model.id, seqId }))
-    const submit = (work: Work) => world.submit(model, { operation: "load_weights", seqId, digest, work })
+      Execution.refuse(world, model, seqId, refused(status, detail, { modelId: model.id, seqId }))
+    const submit = (work: Work) => Execution.submit(world, model, { operation: "load_weights", seqId, digest, work })
     // What was accepted before is not judged again: its checkpoint may be gone by now.
     if (model.sequence.find(seqId, digest)._tag !== "Accepted") return yield* submit(Operations.settled)
     if (seqId !== 1) {
@@ -225,7 +227,7 @@ const loadInto = (
     }
     const { record, run: source } = yield* Effect.catch(
       locateTraining(world, from.user, from.path, from.accessToken),
-      (error) => world.refuse(model, seqId, error)
+      (error) => Execution.refuse(world, model, seqId, error)
     )
     if (!isAlike(world, model.run, source)) {
       return yield* refuse(

@@ -32,6 +32,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { CheckpointStore } from "./CheckpointStore.ts"
 import type { EmulatorControl } from "./EmulatorControl.ts"
@@ -134,7 +135,15 @@ const settingsOf = (options: EmulatorOptions): Effect.Effect<Settings, EmulatorE
     }
     const seed = options.seed ?? 1
     if (!Number.isSafeInteger(seed)) return yield* Effect.fail(invalid("seed", `${seed} is no whole number.`))
-    const millis = (duration: Duration.Input) => Duration.toMillis(Duration.fromInputUnsafe(duration))
+    const millis = (
+      option: "longPoll" | "sessionTimeout" | "resultRetention" | "tokenLifetime" | "buildTime",
+      otherwise: Duration.Input
+    ) => {
+      const given = Duration.fromInput(options[option] ?? otherwise)
+      return Option.isSome(given)
+        ? Effect.succeed(Duration.toMillis(given.value))
+        : Effect.fail(invalid(option, 'it is no duration. Give one such as "30 seconds".'))
+    }
     const { apiKeys = "any", metadataOnlyAbove = 1_048_576, samplingCapacity = Number.POSITIVE_INFINITY } = options
     if (!(metadataOnlyAbove >= 0)) {
       return yield* Effect.fail(invalid("metadataOnlyAbove", `${metadataOnlyAbove} is no number of bytes from 0.`))
@@ -151,19 +160,19 @@ const settingsOf = (options: EmulatorOptions): Effect.Effect<Settings, EmulatorE
     return {
       seed,
       models,
-      longPollMillis: millis(options.longPoll ?? "30 seconds"),
-      sessionTimeoutMillis: millis(options.sessionTimeout ?? "300 seconds"),
-      retentionMillis: millis(options.resultRetention ?? "1 hour"),
+      longPollMillis: yield* millis("longPoll", "30 seconds"),
+      sessionTimeoutMillis: yield* millis("sessionTimeout", "300 seconds"),
+      retentionMillis: yield* millis("resultRetention", "1 hour"),
       gate: {
         apiKeys: users,
         tokenExchange: options.tokenExchange ?? false,
-        tokenMillis: millis(options.tokenLifetime ?? "1 hour")
+        tokenMillis: yield* millis("tokenLifetime", "1 hour")
       },
       compute: options.compute ?? "model",
       pendingReply: options.pendingReply ?? "try_again",
       metadataOnlyAbove,
       samplingCapacity,
-      buildMillis: millis(options.buildTime ?? 0),
+      buildMillis: yield* millis("buildTime", 0),
       archiveReply: options.archiveReply ?? "redirect",
       conflicts: options.conflicts ?? "refuse",
       api: options.api ?? "0.25",

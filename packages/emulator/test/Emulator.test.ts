@@ -681,6 +681,11 @@ describe("options", () => {
       assert.strictEqual(yield* problem({ seed: 0.5 }), "seed")
       assert.strictEqual(yield* problem({ models: { a: "b" } }), "models")
       assert.strictEqual(yield* problem({ samplingCapacity: 0 }), "samplingCapacity")
+      // A caller without types, or one that reads a setting.
+      const soon = "soon" as "1 second"
+      for (const option of ["longPoll", "sessionTimeout", "resultRetention", "tokenLifetime", "buildTime"]) {
+        assert.strictEqual(yield* problem({ [option]: soon }), option)
+      }
       assert.strictEqual(yield* problem({ metadataOnlyAbove: Number.NaN }), "metadataOnlyAbove")
       assert.strictEqual(yield* problem({ directory: "/dev/null/x" }), "StorageFailed")
     })

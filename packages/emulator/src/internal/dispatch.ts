@@ -60,10 +60,10 @@ const fixed = new Map<string, Route>([
   [key(Endpoint.createSamplingSession), { name: "create_sampling_session", handler: Sampling.createSamplingSession }],
   [key(Endpoint.retrieveFutures), { name: "later", handler: Later.retrieveFutures, later: true }],
   [key(Endpoint.cancelFuture), { name: "later", handler: Later.cancelFuture, later: true }],
-  ["POST /api/v1/join_sampling_session", { name: "later", handler: Later.joinSamplingSession, later: true }],
-  ["POST /api/v1/copy_weights", { name: "later", handler: Later.copyWeights, later: true }],
+  [key(Endpoint.joinSamplingSession), { name: "later", handler: Later.joinSamplingSession, later: true }],
+  [key(Endpoint.copyWeights), { name: "later", handler: Later.copyWeights, later: true }],
   ["POST /api/v1/save_weights_external", { name: "later", handler: Weights.saveWeightsExternal, later: true }],
-  ["GET /api/v1/billing/usage/checkpoints/current", { name: "later", handler: Later.currentCheckpoints, later: true }],
+  [key(Endpoint.storageUsage), { name: "later", handler: Later.currentCheckpoints, later: true }],
   [key(Endpoint.asample), { name: "asample", handler: Sampling.asample, counted: true }]
 ])
 

@@ -54,6 +54,8 @@ export interface Finished {
   readonly result: Result
 }
 
+const forgotten: Result = { _tag: "Failed", error: "it was kept as long as results are kept", category: "server" }
+
 const numbered = /^req-([0-9a-z]+)-(\d+)$/
 
 export class Futures {
@@ -130,6 +132,8 @@ export class Futures {
     let oldest = this.settledOrder[this.forgotten]
     while (oldest !== undefined && oldest.settledAt + this.retentionMillis <= now) {
       this.byId.delete(oldest.id)
+      // The sequence that it has its number in keeps it for as long as there is the model.
+      oldest.result = forgotten
       if (!numbered.test(oldest.id)) this.gone.add(oldest.id)
       this.forgotten++
       oldest = this.settledOrder[this.forgotten]

@@ -3,6 +3,9 @@ import type { Duration } from "effect"
 import type { RecoveryPolicy } from "@tinkex/recovery"
 import type { Divergence, JournalRecord } from "@tinkex/training"
 
+/** Of every run in the suite. */
+export const steps = 10
+
 /** A place where a process waits for somebody else. */
 export interface Place {
   readonly what: "append" | "request"

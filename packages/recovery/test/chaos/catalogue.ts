@@ -4,8 +4,7 @@
  * says which.
  */
 import { type Below, pick } from "./draw.ts"
-import { type Place, type Scenario, type Where } from "./Scenario.ts"
-import { steps } from "./play.ts"
+import { type Place, type Scenario, steps, type Where } from "./Scenario.ts"
 
 export interface ChaosFault {
   readonly id: string

@@ -28,9 +28,8 @@ import { JournalError, JournalUnwritable } from "@tinkex/training/JournalError"
 import * as JournalFrame from "../../../training/src/internal/journalFrame.ts"
 import { tinyLoop } from "../../../training/test/TinyLoop.ts"
 import { data, finalState } from "../../../training/test/TinyRun.ts"
-import type { Affliction, Place, Scenario, Where } from "./Scenario.ts"
+import { type Affliction, type Place, type Scenario, steps, type Where } from "./Scenario.ts"
 
-export const steps = 10
 const name = "chaos"
 const secret = "tml-chaos-secret-4711"
 /** No scenario takes longer, in virtual hours. */

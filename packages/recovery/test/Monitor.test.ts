@@ -357,9 +357,9 @@ describe("Monitor", () => {
       yield* monitor.add(target("a"))
       yield* monitor.noteQueue("a", { state: "paused_capacity", reason: "full" })
       yield* TestClock.adjust("3 hours")
-      // flickers for less than a minute
+      // flickers for less than a minute, but over a sweep
       yield* monitor.noteQueue("a", { state: "active", reason: undefined })
-      yield* TestClock.adjust("20 seconds")
+      yield* TestClock.adjust("50 seconds")
       yield* monitor.noteQueue("a", { state: "paused_rate_limit", reason: undefined })
       yield* TestClock.adjust("3 hours")
       yield* monitor.noteQueue("a", { state: "active", reason: undefined })

@@ -211,6 +211,7 @@ export class FakeTinker {
       Effect.map(RestClient, (rest) =>
         Layer.mock(ServiceClient, {
           rest,
+          attachTrainingClient: ({ modelId }) => Effect.sync(() => this.client(modelId)),
           createLoraTrainingClient: (options) =>
             Effect.gen({ self: this }, function* () {
               this.requests.push("create")

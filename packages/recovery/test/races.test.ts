@@ -4,6 +4,8 @@ import { TestClock } from "effect/testing"
 import { Recovery, type RecoveryEvent, type RecoveryPolicy } from "@tinkex/recovery"
 import type { Checkpoint } from "@tinkex/tinker"
 import { RunLost } from "@tinkex/tinker/TinkerError"
+import { Journal } from "@tinkex/training"
+import { JournalError, JournalUnwritable } from "@tinkex/training/JournalError"
 import { fail, FakeTinker } from "./fakeTinker.ts"
 import { SharedJournal } from "./sharedJournal.ts"
 
@@ -142,32 +144,72 @@ describe("R9: one owner", () => {
         yield* fake.breakClient("run-1", fail(new RunLost({ runId: "run-1", detail: "gone" })))
         yield* TestClock.adjust("10 seconds")
         const reached = awaited > point
-        yield* first.kill
+        // it does not end, it just does nothing any more: nobody tidies up after a process that was killed
         journal.revoke("run")
 
         points++
         awaited = Number.NEGATIVE_INFINITY
         const second = yield* launch(fake, journal, {})
-        // a client made elsewhere cannot be had; what failed is known from the journal, or from the flag
-        fake.poison("run-1")
+        // once the incident is written down the journal tells what failed; before that, only the flag can
+        const written = journal.logs.get("run")?.records.some(({ record }) => record._tag === "Incident") === true
+        if (!written) fake.poison("run-1")
         yield* second.watch({ runId: "run-1", name: "run", stepOf })
         yield* TestClock.adjust("1 second").pipe(Effect.repeat({ times: 90 }))
         const started = journal.started("run")
         assert.strictEqual(started.length, 2, `point ${point}: ${started.join()}`)
         const [status] = yield* second.recovery.status
         assert.deepStrictEqual([status?.runId, status?.phase], [started[1], "watched"], `point ${point}`)
-        const alive = [...fake.runs.keys()].filter(
-          (id) => id.startsWith("new-") && !fake.requests.some((r) => r === `unload ${id}` || r === `closed ${id}`)
+        const left = [...fake.runs.keys()].filter(
+          (id) => id.startsWith("new-") && id !== started[1] && !fake.requests.includes(`unload ${id}`)
+        )
+        // a model whose maker died before it could write down its id goes with its session
+        const known = (journal.logs.get("run")?.records ?? []).flatMap(({ record }) =>
+          record._tag === "Created" ? [record.trainingRunId] : []
         )
         assert.deepStrictEqual(
-          alive.filter((id) => id !== started[1]),
+          left.filter((id) => known.includes(id)),
           [],
-          `point ${point}: no model is left over`
+          `point ${point}: no known model is left over`
         )
+        yield* first.kill
         yield* second.kill
-        if (!reached) break
+        if (!reached) {
+          const tags = (journal.logs.get("run")?.records ?? []).map(({ record }) => record._tag)
+          assert.deepStrictEqual(tags.slice(0, 6), ["Attempt", "Started", "Incident", "Attempt", "Created", "Started"])
+          break
+        }
       }
       assert.isAbove(points, 10)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("F59: where the journal cannot be written nothing is made, and the end is typed", () =>
+    Effect.gen(function* () {
+      const fake = new FakeTinker()
+      fake.addRun("run-1", [1])
+      const full = new JournalError({
+        reason: new JournalUnwritable({ path: "journal.log", operation: "write", problem: "no space left" })
+      })
+      const journal = Layer.succeed(Journal, {
+        open: () => Effect.fail(full),
+        read: () => Effect.fail(full),
+        list: Effect.fail(full)
+      })
+      const layer = Recovery.layer({ enabled: true }).pipe(Layer.provide(Layer.merge(fake.layer, journal)))
+      yield* Effect.gen(function* () {
+        const recovery = yield* Recovery
+        const failures: Array<string> = []
+        yield* recovery.watch({
+          runId: "run-1",
+          stepOf,
+          onFailure: ({ error }) => Effect.sync(() => failures.push(`${error.reason._tag} ${error.message}`))
+        })
+        fake.poison("run-1")
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(failures.length, 1)
+        assert.match(failures[0] ?? "", /^JournalFailed .*no space left/)
+        assert.notInclude(fake.requests, "create")
+      }).pipe(Effect.provide(layer))
     }).pipe(Effect.scoped)
   )
 })

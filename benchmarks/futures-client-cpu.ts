@@ -19,7 +19,7 @@ export const benches: Benches = {
         unit: "µs of CPU a future",
         better: "lower",
         rounds: options.quick ? 3 : roundsOf({ quick: true }) + 2,
-        ours: () => numbersOf(process.execPath, args),
+        ours: () => numbersOf(process.execPath, args, 300),
         peers: official("futures", [url, concurrent, 1], { target: { atMost: 1 / 3 } })
       })
     })

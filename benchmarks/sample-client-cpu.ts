@@ -17,7 +17,7 @@ export const benches: Benches = {
     withEmulator((url) => {
       const rounds = options.quick ? 1 : 3
       const sample = (name: string) => () =>
-        numbersOf(process.execPath, [...args, name, url, String(concurrent), String(rounds)])
+        numbersOf(process.execPath, [...args, name, url, String(concurrent), String(rounds)], 300)
       return compare({
         benches: [bench],
         unit: "µs of CPU a request",

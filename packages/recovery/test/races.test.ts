@@ -163,11 +163,13 @@ describe("R9: one owner", () => {
           (id) => id.startsWith("new-") && id !== started[1] && !fake.requests.includes(`unload ${id}`)
         )
         // a model whose maker died before it could write down its id goes with its session
-        const known = (journal.logs.get("run")?.records ?? []).flatMap(({ record }) =>
-          record._tag === "Created" ? [record.trainingRunId] : []
+        const known = new Set(
+          (journal.logs.get("run")?.records ?? []).flatMap(({ record }) =>
+            record._tag === "Created" ? [record.trainingRunId] : []
+          )
         )
         assert.deepStrictEqual(
-          left.filter((id) => known.includes(id)),
+          left.filter((id) => known.has(id)),
           [],
           `point ${point}: no known model is left over`
         )

@@ -246,6 +246,6 @@ export class RestClient extends Context.Service<
     /** One request, not repeated unless `retries` says so. */
     readonly health: (options?: CallOptions) => Effect.Effect<void, TinkerError>
     /** Read from the access token; no request of its own. `Unsupported` where the connection holds a plain key. */
-    readonly whoami: () => Effect.Effect<Identity, TinkerError>
+    readonly whoami: (options?: CallOptions) => Effect.Effect<Identity, TinkerError>
   }
 >()("@tinkex/tinker/RestClient") {}

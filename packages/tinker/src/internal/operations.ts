@@ -1,9 +1,9 @@
 /** What each operation says, in bytes, and what its result means. */
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { createHash } from "node:crypto"
-import { InvalidInput, TinkerError } from "../TinkerError.ts"
+import type { TinkerError } from "../TinkerError.ts"
 import type {
   EphemeralSaveResult,
   ForwardBackwardOutput,
@@ -25,6 +25,7 @@ import * as Header from "../wire/Headers.ts"
 import * as Json from "../wire/Json.ts"
 import * as Protobuf from "../wire/Protobuf.ts"
 import * as Zstd from "../wire/Zstd.ts"
+import { checkTrainingPath, checkTtl, invalid } from "./arguments.ts"
 import * as CallLimits from "./callOptions.ts"
 import * as Chunks from "./chunks.ts"
 import * as DatumRules from "./datumRules.ts"
@@ -58,9 +59,6 @@ export interface Draft<Part, A> {
     readonly found: (path: string) => A
   }
 }
-
-const invalid = (operation: string, field: string, problem: string) =>
-  new TinkerError({ reason: new InvalidInput({ operation, field, problem }) })
 
 const emptyPass = { modelId: "", seqId: 0, data: [], lossFn: "", lossFnConfig: {}, forwardOnly: false }
 
@@ -271,17 +269,11 @@ const checkName = (kind: OperationKind, name: string): Effect.Effect<void, Tinke
     ? Effect.void
     : Effect.fail(invalid(kind, "name", `"${name.slice(0, 80)}" must be 1 to 255 of A-Z a-z 0-9 . _ - and not . or ..`))
 
-const wholeSeconds = (
+const timeToLive = (
   kind: OperationKind,
   ttl: Duration.Input | undefined
-): Effect.Effect<{ readonly ttl_seconds?: number }, TinkerError> => {
-  if (ttl === undefined) return Effect.succeed({})
-  const given = Duration.fromInput(ttl)
-  const seconds = given._tag === "Some" ? Duration.toSeconds(given.value) : Number.NaN
-  return Number.isSafeInteger(seconds) && seconds >= 1
-    ? Effect.succeed({ ttl_seconds: seconds })
-    : Effect.fail(invalid(kind, "ttl", "must be a whole number of seconds above 0"))
-}
+): Effect.Effect<{ readonly ttl_seconds?: number }, TinkerError> =>
+  ttl === undefined ? Effect.succeed({}) : Effect.map(checkTtl(kind, ttl), (seconds) => ({ ttl_seconds: seconds }))
 
 const labels = (options: SaveOptions | undefined) =>
   options?.userMetadata === undefined ? {} : { user_metadata: options.userMetadata }
@@ -298,7 +290,7 @@ export const saveState = Effect.fnUntraced(function* (
     endpoint: Endpoint.saveWeights,
     says: {
       path: name,
-      ...(yield* wholeSeconds(kind, options?.ttl)),
+      ...(yield* timeToLive(kind, options?.ttl)),
       overwrite: options?.overwrite ?? false,
       ...labels(options)
     },
@@ -319,7 +311,7 @@ export const saveWeightsForSampler = Effect.fnUntraced(function* (
   return single({
     ...samplerSave,
     endpoint: Endpoint.saveWeightsForSampler,
-    says: { path: name, ...(yield* wholeSeconds(kind, options?.ttl)), ...labels(options) },
+    says: { path: name, ...(yield* timeToLive(kind, options?.ttl)), ...labels(options) },
     limits: yield* CallLimits.parse(kind, options),
     read: (value) =>
       Effect.flatMap(decodeValue(kind, Json.SaveWeightsForSampler)(value), ({ path }) =>
@@ -335,7 +327,7 @@ export const saveWeightsEphemeral = Effect.fnUntraced(function* (
   nextSampler: () => number
 ): Effect.fn.Return<Draft<EphemeralSaveResult, EphemeralSaveResult>, TinkerError> {
   const { kind } = samplerSave
-  const says = { ...(yield* wholeSeconds(kind, options?.ttl)), ...labels(options) }
+  const says = { ...(yield* timeToLive(kind, options?.ttl)), ...labels(options) }
   const limits = yield* CallLimits.parse(kind, options)
   return single({
     ...samplerSave,
@@ -359,14 +351,7 @@ export const loadState = Effect.fnUntraced(function* (
   nextSeq: number
 ): Effect.fn.Return<Draft<LoadResult, LoadResult>, TinkerError> {
   const kind = "load_weights"
-  const parsed = CheckpointPath.parse(path)
-  if (parsed._tag === "None" || parsed.value.kind !== "weights") {
-    const problem =
-      parsed._tag === "None"
-        ? "is not of the form tinker://<run>/weights/<name>"
-        : "can only be sampled from: give a path of the form tinker://<run>/weights/<name>"
-    return yield* invalid(kind, "path", `"${path.slice(0, 80)}" ${problem}`)
-  }
+  yield* checkTrainingPath(kind, path)
   if (nextSeq > 1) {
     // The service would refuse it, and with it everything behind it.
     const problem = `would be operation ${nextSeq} of its model, and services load only as the first: make a new model of ${path}`

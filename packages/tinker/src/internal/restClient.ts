@@ -1,227 +1,43 @@
 import * as Clock from "effect/Clock"
-import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { AuditLog } from "../AuditLog.ts"
 import { BillingUsage } from "../BillingUsage.ts"
-import { Checkpoint } from "../Checkpoint.ts"
 import type { CallOptions } from "../CallOptions.ts"
-import type {
-  AllRuns,
-  ArchiveOptions,
-  ArchiveUrl,
-  Cursor,
-  ListCheckpoints,
-  ListRuns,
-  ListSessions,
-  RestClient,
-  RunFlag,
-  Scoped
-} from "../RestClient.ts"
+import type { AllRuns, ListCheckpoints, ListRuns, ListSessions, RestClient, Scoped } from "../RestClient.ts"
 import { Sampler } from "../Sampler.ts"
 import * as Time from "../Time.ts"
-import {
-  BadResponse,
-  ExportFailed,
-  InvalidInput,
-  NotFound,
-  ServerFailure,
-  TinkerError,
-  Unsupported
-} from "../TinkerError.ts"
+import { BadResponse, ExportFailed, NotFound, TinkerError, Unsupported } from "../TinkerError.ts"
 import { TrainingRun } from "../TrainingRun.ts"
 import * as CheckpointPath from "../wire/CheckpointPath.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
-import * as Header from "../wire/Headers.ts"
 import * as Json from "../wire/Json.ts"
 import * as Rest from "../wire/Rest.ts"
+import * as ArchiveAddress from "./archiveAddress.ts"
 import * as ArchiveStream from "./archiveStream.ts"
+import { checkId, checkLimit, checkPage, checkPath, checkTtl, checkWindow, invalid } from "./arguments.ts"
+import * as CallLimits from "./callOptions.ts"
 import { claimsOf } from "./credential.ts"
 import type { Reply, Request, RequestOptions } from "./request.ts"
-import * as PlainRuns from "./plainRuns.ts"
-import * as Status from "./status.ts"
-import { decodeJson, decodeValue, parseJson, type Transport } from "./transport.ts"
+import { readCheckpoints, readFlags, readRuns, toCursor } from "./pages.ts"
+import type { Transport } from "./transport.ts"
 
-const RunsCursor = Schema.Struct({ cursor: Json.Cursor })
-const Runs = Schema.Struct({ training_runs: Schema.Array(TrainingRun), ...RunsCursor.fields })
-const CheckpointsCursor = Schema.Struct({ cursor: Schema.optionalKey(Schema.NullOr(Json.Cursor)) })
-const Checkpoints = Schema.Struct({ checkpoints: Schema.Array(Checkpoint), ...CheckpointsCursor.fields })
-const toCursor = (cursor: typeof Json.Cursor.Type): Cursor => ({
-  offset: cursor.offset,
-  limit: cursor.limit,
-  totalCount: cursor.total_count
-})
-
-const invalid = (operation: string, field: string, problem: string) =>
-  new TinkerError({ reason: new InvalidInput({ operation, field, problem }) })
-
-const checkPath = (operation: string, path: string) =>
-  Option.match(CheckpointPath.parse(path), {
-    onNone: () => Effect.fail(invalid(operation, "path", `"${path}" is not of the form tinker://<run>/weights/<name>`)),
-    onSome: Effect.succeed
-  })
-
-const checkId = (operation: string, field: string, id: string) =>
-  CheckpointPath.isSegment(id)
-    ? Effect.succeed(id)
-    : Effect.fail(invalid(operation, field, `"${id}" can be no id: it is empty or would change the address`))
-
-/** `limit` and `offset` as the service takes them. */
-const checkPage = (operation: string, limit: number, offset: number, most: number) =>
-  !Number.isInteger(limit) || limit < 1 || limit > most
-    ? Effect.fail(invalid(operation, "limit", `is ${limit} and must be a whole number from 1 to ${most}`))
-    : !Number.isSafeInteger(offset) || offset < 0
-      ? Effect.fail(invalid(operation, "offset", `is ${offset} and must be a whole number, 0 or more`))
-      : Effect.void
+/** Between two looks at a trace that is being put together. */
+const tracePauseMillis = 5_000
 
 const succeeded = () => Effect.void
-
-/** The end of a wait, in milliseconds from now. */
-const checkLimit = (operation: string, field: string, given: Duration.Input) => {
-  const parsed = Option.map(Duration.fromInput(given), Duration.toMillis)
-  return Option.isSome(parsed) && Number.isFinite(parsed.value) && parsed.value > 0
-    ? Effect.succeed(parsed.value)
-    : Effect.fail(invalid(operation, field, 'must be a finite duration above 0, such as "10 minutes"'))
-}
-
-const hourMillis = 3_600_000
-const longestWindowMillis = 14 * 24 * hourMillis
-
-const checkWindow = Effect.fnUntraced(function* (
-  operation: string,
-  window: { readonly from: DateTime.DateTime.Input; readonly until: DateTime.DateTime.Input }
-) {
-  const hour = (field: "from" | "until") => {
-    const time = DateTime.make(window[field])
-    if (Option.isNone(time)) return Effect.fail(invalid(operation, field, "is no time"))
-    const millis = DateTime.toEpochMillis(time.value)
-    return millis % hourMillis === 0
-      ? Effect.succeed(millis)
-      : Effect.fail(invalid(operation, field, `is ${new Date(millis).toISOString()} and must be a whole hour in UTC`))
-  }
-  const from = yield* hour("from")
-  const until = yield* hour("until")
-  if (until <= from) return yield* invalid(operation, "until", "must come after from")
-  if (until - from > longestWindowMillis) return yield* invalid(operation, "until", "is more than 14 days after from")
-  if (from > (yield* Clock.currentTimeMillis)) return yield* invalid(operation, "from", "lies in the future")
-  const text = (millis: number) => new Date(millis).toISOString().replace(".000Z", "Z")
-  return { starting_on: text(from), ending_before: text(until) }
-})
-
-/** Between two looks at something that the service is making and gives no hint about. */
-const archivePauseMillis = 30_000
-const tracePauseMillis = 5_000
-const buildLimit: Duration.Input = "30 minutes"
-/** An address that comes without an end is taken to be good for so long. */
-const addressMillis = 15 * 60_000
-
-const isAddress = (text: string): boolean => {
-  const url = Result.try(() => new URL(text))
-  return Result.isSuccess(url) && (url.success.protocol === "https:" || url.success.protocol === "http:")
-}
-
-/** An HTTP date, or any other time; one without a zone is UTC. */
-const expiryOf = (text: string | undefined): number | undefined => {
-  if (text === undefined) return undefined
-  const time = Time.parse(text)
-  if (Option.isSome(time)) return DateTime.toEpochMillis(time.value)
-  const millis = Date.parse(/(?:GMT|UTC|Z|[+-]\d\d:?\d\d)$/i.test(text.trim()) ? text : `${text} GMT`)
-  return Number.isNaN(millis) ? undefined : millis
-}
-
-const readArchiveUrl = (operation: string) => (reply: Reply) =>
-  Effect.gen(function* () {
-    const now = yield* Clock.currentTimeMillis
-    let url = reply.headers[Header.location]
-    let expires = expiryOf(reply.headers[Header.expires])
-    if (Status.isOk(reply)) {
-      const body = yield* decodeJson(operation, Rest.ArchiveUrl)(reply)
-      url = body.url
-      expires = typeof body.expires === "string" ? expiryOf(body.expires) : undefined
-    }
-    if (url === undefined || !isAddress(url)) {
-      const problem = url === undefined ? "it is a redirect without an address" : "its address is no http(s) URL"
-      return yield* new TinkerError({ reason: new BadResponse({ operation, problem }) })
-    }
-    const found: ArchiveUrl = {
-      url: Redacted.make(url, { label: "archive" }),
-      expires: DateTime.makeUnsafe(expires ?? now + addressMillis)
-    }
-    return Option.some(found)
-  })
-
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null
-
-/** By hand: a schema takes twenty times as long, and this is read for a hundred thousand runs every half minute. */
-const readFlags = (operation: string) => (reply: Reply) =>
-  Effect.suspend(() => {
-    const bad = (problem: string) => Effect.fail(new TinkerError({ reason: new BadResponse({ operation, problem }) }))
-    const body = Result.try((): unknown => JSON.parse(utf8.decode(reply.body)))
-    if (Result.isFailure(body)) return bad("it is no JSON")
-    const page = body.success
-    if (!isObject(page) || !Array.isArray(page["training_runs"])) return bad('it has no list "training_runs"')
-    const runs: Array<RunFlag> = []
-    for (const run of page["training_runs"] as ReadonlyArray<unknown>) {
-      if (!isObject(run) || typeof run["training_run_id"] !== "string") continue
-      const flag = run["corrupted"] === undefined ? false : run["corrupted"]
-      runs.push({
-        trainingRunId: run["training_run_id"],
-        corrupted: typeof flag === "boolean" ? flag : undefined,
-        lastRequestMillis: Time.toMillis(run["last_request_time"])
-      })
-    }
-    const cursor = page["cursor"]
-    const total = isObject(cursor) ? cursor["total_count"] : undefined
-    return Effect.succeed({ runs, totalCount: typeof total === "number" ? total : undefined })
-  })
-
-const utf8 = new TextDecoder()
 
 /** A change that was asked for before, and whose answer was lost, is made where the service now says that there is nothing left to do. */
 const madeBefore = (status: number) => (reply: Reply, repeated: boolean) => repeated && reply.status === status
 
-/** One page of a list, read by hand where it is plain and by its schema where it is not. */
-const readPage =
-  <A, B extends { readonly [K in Field]: ReadonlyArray<A> }, Rest extends object, Field extends string>(options: {
-    readonly operation: string
-    readonly field: Field
-    readonly plain: (list: unknown) => ReadonlyArray<A> | undefined
-    /** All but the list. */
-    readonly rest: Schema.Decoder<Rest>
-    readonly whole: Schema.Decoder<B & Rest>
-  }) =>
-  (reply: Reply): Effect.Effect<{ readonly list: ReadonlyArray<A>; readonly rest: Rest }, TinkerError> =>
-    Effect.flatMap(parseJson(options.operation, reply), (value) => {
-      const list = isObject(value) ? options.plain(value[options.field]) : undefined
-      return list === undefined
-        ? Effect.map(decodeValue(options.operation, options.whole)(value), (whole) => ({
-            list: whole[options.field],
-            rest: whole
-          }))
-        : Effect.map(decodeValue(options.operation, options.rest)(value), (rest) => ({ list, rest }))
-    })
-
-const readRuns = (operation: string) =>
-  readPage({ operation, field: "training_runs", plain: PlainRuns.runs, rest: RunsCursor, whole: Runs })
-
-const readCheckpoints = (operation: string) =>
-  readPage({
-    operation,
-    field: "checkpoints",
-    plain: PlainRuns.checkpoints,
-    rest: CheckpointsCursor,
-    whole: Checkpoints
-  })
-
 /** The client over a connection. */
 export const make = (
-  transport: Pick<Transport, "boot" | "token" | "exchanged" | "open" | "deadlineMillis"> & { readonly request: Request }
+  transport: Pick<Transport, "bootFor" | "token" | "exchanged" | "open" | "deadlineMillis"> & {
+    readonly request: Request
+  }
 ): RestClient["Service"] => {
   const { request } = transport
 
@@ -313,36 +129,7 @@ export const make = (
     })
   })
 
-  const getCheckpointArchiveUrl = Effect.fn("RestClient.getCheckpointArchiveUrl")(function* (
-    path: string,
-    options: ArchiveOptions = {}
-  ) {
-    const operation = `get the archive of ${path}`
-    const parsed = yield* checkPath(operation, path)
-    const limit = yield* checkLimit(operation, "buildLimit", options.buildLimit ?? buildLimit)
-    const began = yield* Clock.currentTimeMillis
-    while (true) {
-      const found = yield* request(Endpoint.checkpointArchive(parsed.runId, CheckpointPath.checkpointId(parsed)), {
-        operation,
-        call: options,
-        accepts: ({ status }) => status === 302 || status === 503,
-        decode: (reply): Effect.Effect<Option.Option<ArchiveUrl> | Reply, TinkerError> =>
-          reply.status === 503 ? Effect.succeed(reply) : readArchiveUrl(operation)(reply)
-      })
-      if (Option.isOption(found)) return yield* Effect.fromOption(found).pipe(Effect.orDie)
-      const now = yield* Clock.currentTimeMillis
-      const detail = Status.detailOf(found)
-      const left = limit - (now - began)
-      if (left <= 0) {
-        return yield* new TinkerError({ reason: new ServerFailure({ operation, status: found.status, detail }) })
-      }
-      yield* Effect.logInfo(
-        `The archive of ${path} is being built, for ${Math.round((now - began) / 1000)} s: ${detail}`
-      )
-      yield* Effect.sleep(Math.min(Status.retryHintMillis(found, now) ?? archivePauseMillis, left))
-    }
-  })
-
+  const getCheckpointArchiveUrl = ArchiveAddress.make(request)
   const archives = ArchiveStream.make({
     open: transport.open,
     address: getCheckpointArchiveUrl,
@@ -421,12 +208,7 @@ export const make = (
     ),
     setCheckpointTtl: Effect.fn("RestClient.setCheckpointTtl")(function* (path, ttl, options) {
       const verb = "set the time to live of"
-      const given = ttl === null ? undefined : Option.map(Duration.fromInput(ttl), Duration.toSeconds)
-      const seconds = given === undefined ? null : Option.getOrElse(given, () => Number.NaN)
-      if (seconds !== null && (!Number.isSafeInteger(seconds) || seconds < 1)) {
-        const problem = `is ${seconds} s and must be a whole number of seconds above 0, or null for no end`
-        return yield* invalid(`${verb} ${path}`, "ttl", problem)
-      }
+      const seconds = ttl === null ? null : yield* checkTtl(`${verb} ${path}`, ttl)
       return yield* change(verb, path, Endpoint.checkpointTtl, options, { body: { ttl_seconds: seconds } })
     }),
     getCheckpointArchiveUrl,
@@ -474,7 +256,7 @@ export const make = (
     exportSessionTrace: Effect.fn("RestClient.exportSessionTrace")(function* (sessionId, options = {}) {
       const operation = `export the trace of session ${sessionId}`
       yield* checkId(operation, "sessionId", sessionId)
-      const limit = yield* checkLimit(operation, "buildLimit", options.buildLimit ?? buildLimit)
+      const limit = yield* checkLimit(operation, "buildLimit", options.buildLimit ?? ArchiveAddress.buildLimit)
       const began = yield* Clock.currentTimeMillis
       while (true) {
         const found = yield* request(Endpoint.sessionTrace(sessionId), {
@@ -487,7 +269,8 @@ export const make = (
           return yield* new TinkerError({ reason: new ExportFailed({ operation, detail }) })
         }
         if (found.status === "ready") {
-          if (typeof found.url === "string" && isAddress(found.url)) return Redacted.make(found.url, { label: "trace" })
+          if (typeof found.url === "string" && ArchiveAddress.isAddress(found.url))
+            return Redacted.make(found.url, { label: "trace" })
           const problem = "it says that the trace is ready and has no address of it"
           return yield* new TinkerError({ reason: new BadResponse({ operation, problem }) })
         }
@@ -555,8 +338,8 @@ export const make = (
         decode: Json.Health
       })
     }),
-    whoami: Effect.fn("RestClient.whoami")(function* () {
-      yield* transport.boot
+    whoami: Effect.fn("RestClient.whoami")(function* (options) {
+      yield* transport.bootFor("whoami", yield* CallLimits.parse("whoami", options))
       const claims = claimsOf(transport.token() ?? "")
       // A token that the service did not hand out may be of anybody's making; the service's own say so.
       const trusted = transport.exchanged() || (typeof claims?.iss === "string" && claims.iss.startsWith("passport-"))

@@ -1,4 +1,3 @@
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -9,12 +8,12 @@ import * as Semaphore from "effect/Semaphore"
 import type { CallOptions } from "../CallOptions.ts"
 import type { RestClient } from "../RestClient.ts"
 import type { FromStateOptions, LoraOptions, ServiceClient } from "../ServiceClient.ts"
-import { InvalidInput, TinkerError } from "../TinkerError.ts"
+import { TinkerError } from "../TinkerError.ts"
 import type { TrainingClient } from "../TrainingClient.ts"
-import * as CheckpointPath from "../wire/CheckpointPath.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Json from "../wire/Json.ts"
 import * as Wire from "../wire/Rest.ts"
+import { checkPath, checkTrainingPath, checkTtl, invalid } from "./arguments.ts"
 import * as CallLimits from "./callOptions.ts"
 import { retrieve } from "./poll.ts"
 import * as Rest from "./restClient.ts"
@@ -42,9 +41,6 @@ const callOf = ({ deadline, headers, retries }: CallOptions): CallOptions => ({ 
 /** How services answer to a session that they do not know. */
 const refusesSession = (error: unknown): error is TinkerError =>
   error instanceof TinkerError && ["NotFound", "Forbidden", "BadRequest", "RunLost"].includes(error.reason._tag)
-
-const invalid = (operation: string, field: string, problem: string) =>
-  new TinkerError({ reason: new InvalidInput({ operation, field, problem }) })
 
 const metadata = (given: Record<string, string> | undefined) => (given === undefined ? {} : { user_metadata: given })
 
@@ -311,11 +307,7 @@ export const make = Effect.fnUntraced(function* (options: {
     }),
     createTrainingClientFromState: Effect.fn("ServiceClient.createTrainingClientFromState")(function* (path, given) {
       yield* Effect.annotateCurrentSpan({ "tinker.path": path })
-      const parsed = CheckpointPath.parse(path)
-      if (Option.isNone(parsed) || parsed.value.kind !== "weights") {
-        const problem = `"${path.slice(0, 200)}" is not of the form tinker://<run>/weights/<name>`
-        return yield* invalid("create_model", "path", problem)
-      }
+      yield* checkTrainingPath("create_model", path)
       if (given.baseModel?.trim() === "") return yield* invalid("create_model", "baseModel", "is empty")
       const token = yield* accessToken(given.weightsAccessToken)
       if (token !== undefined) transport.conceal(token)
@@ -348,16 +340,10 @@ export const make = Effect.fnUntraced(function* (options: {
     }),
     copyWeights: Effect.fn("ServiceClient.copyWeights")(function* (path, given = {}) {
       const operation = `copy ${path}`
-      if (Option.isNone(CheckpointPath.parse(path))) {
-        return yield* invalid(operation, "path", `"${path}" is not of the form tinker://<run>/weights/<name>`)
-      }
+      yield* checkPath(operation, path)
       const token = yield* accessToken(given.weightsAccessToken)
       if (token !== undefined) transport.conceal(token)
-      const ttl = given.ttl === undefined ? undefined : Option.map(Duration.fromInput(given.ttl), Duration.toSeconds)
-      const seconds = ttl === undefined ? undefined : Option.getOrElse(ttl, () => Number.NaN)
-      if (seconds !== undefined && (!Number.isSafeInteger(seconds) || seconds < 1)) {
-        return yield* invalid(operation, "ttl", "must be a whole number of seconds above 0")
-      }
+      const seconds = given.ttl === undefined ? undefined : yield* checkTtl(operation, given.ttl)
       const { tinker_path } = yield* inSession((live) =>
         transport.request(Endpoint.copyWeights, {
           operation,

@@ -101,6 +101,10 @@ describe("T7: sixteen contenders, leases that end by time, owners that wake up a
       yield* store.append("run", epoch, [at(0)])
       for (const n of [0, 2]) assert.isTrue(Exit.isFailure(yield* Effect.exit(store.append("run", epoch, [at(n)]))))
       assert.strictEqual((yield* journal.read("run")).length, 1)
+      // The next number does not help a writer whose time is over.
+      store.expire("run")
+      yield* store.acquire("run", { host: "b", bootId: null, pid: 2, file: null })
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(store.append("run", epoch, [at(1)]))))
     })
   )
 })

@@ -13,6 +13,32 @@ const temporary = Effect.acquireRelease(
 )
 
 describe("EM5: a restarted emulator", () => {
+  it.effect("knows what was changed about a run by many at once", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporary
+      const names = Array.from({ length: 24 }, (_, i) => `c${i}`)
+      const model = yield* Effect.gen(function* () {
+        const model = yield* Api.newModel
+        yield* Effect.forEach(names, (name, i) => Api.settle(Api.saveWeights(model, i + 1, name)), {
+          concurrency: "unbounded"
+        })
+        const answers = yield* Effect.forEach(
+          names,
+          (name) => Api.request("POST", `/api/v1/training_runs/${model}/checkpoints/weights/${name}/publish`),
+          { concurrency: "unbounded" }
+        )
+        assert.deepStrictEqual(
+          answers.map(({ status }) => status),
+          names.map(() => 200)
+        )
+        return model
+      }).pipe(Api.provided({ directory }))
+      const { body } = yield* Api.get(`training_runs/${model}/checkpoints`).pipe(Api.provided({ directory }))
+      assert.strictEqual(body.checkpoints?.length, names.length)
+      assert.isTrue(body.checkpoints?.every((checkpoint) => checkpoint.public))
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("lists runs and checkpoints and loads them bit for bit; its models are gone", () =>
     Effect.gen(function* () {
       const directory = yield* temporary

@@ -8,6 +8,7 @@ import * as NodeFs from "node:fs/promises"
 import * as NodePath from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import * as Semaphore from "effect/Semaphore"
 import { LedgerEntry } from "../EmulatorControl.ts"
 import { EmulatorError, StorageFailed } from "../EmulatorError.ts"
 import { anybody } from "./gate.ts"
@@ -128,10 +129,22 @@ export const open = Effect.fnUntraced(function* (directory: string): Effect.fn.R
     const record = yield* Effect.mapError(decodeFile(text), storageFailed(file))
     runs.set(record.id, { ...record, ledger: [...record.ledger], checkpoints: [...record.checkpoints] })
   }
+  /** One description of a run is written at a time, each as the run is when its turn comes. */
+  const turns = new WeakMap<Run, Semaphore.Semaphore>()
+  const turnOf = (run: Run) => {
+    const turn = turns.get(run) ?? Semaphore.makeUnsafe(1)
+    turns.set(run, turn)
+    return turn
+  }
   return {
     runs,
     boot: boots,
-    persist: (run) =>
-      Effect.suspend(() => replace(NodePath.join(folder, `${encodeURIComponent(run.id)}.json`), JSON.stringify(run)))
+    persist: (run) => {
+      const write = Effect.suspend(() =>
+        replace(NodePath.join(folder, `${encodeURIComponent(run.id)}.json`), JSON.stringify(run))
+      )
+      // Who goes away meanwhile does not take the file along.
+      return Effect.suspend(() => Semaphore.withPermit(turnOf(run), Effect.uninterruptible(write)))
+    }
   }
 })

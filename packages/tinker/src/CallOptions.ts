@@ -8,8 +8,9 @@ import type * as Duration from "effect/Duration"
 
 export interface CallOptions {
   /**
-   * How long the call may take, repetitions and pauses between them included; of an operation whose result comes later, how long
-   * until it is accepted. Default: the client's, 5 minutes.
+   * How long the call may take: what a connection asks before its first request, repetitions, and pauses between them, also those
+   * for the account's billing; of an operation whose result comes later, how long until it is accepted. Default: the client's,
+   * 5 minutes for each request, beside pauses for billing.
    */
   readonly deadline?: Duration.Input | undefined
   /** How often the request may be sent again for want of a good answer; 0 is one try. Default: up to the deadline. */

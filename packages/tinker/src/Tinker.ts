@@ -49,7 +49,7 @@ export interface TinkerOptions {
     | undefined
   /** Limit of one try of a request that has no limit of its own. Default 60 seconds. */
   readonly timeout?: Duration.Input | undefined
-  /** How long one operation may be sent again for want of a good answer. Default 5 minutes. */
+  /** How long one request may be sent again for want of a good answer, pauses for billing not counted. Default 5 minutes. */
   readonly deadline?: Duration.Input | undefined
   /** How long the result of an accepted operation may be asked for without any good answer. Default 5 minutes. */
   readonly pollTolerance?: Duration.Input | undefined

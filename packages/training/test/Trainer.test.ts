@@ -201,6 +201,25 @@ describe("Trainer", () => {
     }).pipe(Effect.provide([world("absent@12"), memory]))
   )
 
+  it.effect("RP17: a program that is started again and again with a refused key uses up nothing of the run", () =>
+    Effect.gen(function* () {
+      for (let start = 0; start < 5; start++) {
+        const error = yield* Effect.flip(tiny())
+        assert.strictEqual(error._tag === "TrainingError" ? error.reason._tag : "", "Service")
+      }
+      const report = yield* tiny()
+      assert.deepStrictEqual((yield* finalState(report.trainingRunId)).steps, upTo(12))
+    }).pipe(Effect.provide([world("burst:403:create_model@1x5"), memory]))
+  )
+
+  it.effect("a model that refuses every save at the end, without a flag, is replaced by another one", () =>
+    Effect.gen(function* () {
+      const report = yield* guarded(tiny())
+      assert.strictEqual(report.incidents[0]?.cause, "failed")
+      assert.deepStrictEqual((yield* finalState(report.trainingRunId)).steps, upTo(12))
+    }).pipe(Effect.provide([world("poison-unflagged:optim_step:after@12"), memory]))
+  )
+
   it.effect("RP17: three attempts that commit nothing new end the run, for good", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(guarded(tiny()))

@@ -345,12 +345,12 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     what: "the key is refused in the middle of a run",
     detected: "401 or 403",
     recovered:
-      "no restore loop: a typed end; with the right key the run goes on. Three starts in a row that get nowhere end it as `NoProgress`",
+      "no restore loop: a typed end; with the right key the run goes on, however often it was started with the wrong one",
     alone: true,
     scenario: planned(
       (below) =>
-        `burst:${pick(below, ["401", "403"])}:${pick(below, ["forward_backward", "optim_step", "retrieve_future"])}@${occurrence(below)}x${1 + below(3)}`,
-      () => ({ ...resumable("Service"), forGood: ["NoProgress"], mostAttempts: 4 })
+        `burst:${pick(below, ["401", "403"])}:${pick(below, ["forward_backward", "optim_step", "retrieve_future", "create_session", "create_model"])}@${1 + below(4)}x${1 + below(4)}`,
+      () => ({ ...resumable("Service"), mostAttempts: 5 })
     )
   },
   {

@@ -18,6 +18,7 @@ import type { StepRecord } from "./attempt.ts"
 import * as Digest from "./digest.ts"
 import type { RunLog } from "./runLog.ts"
 import type { Settings } from "./settings.ts"
+import { whatHappened } from "./whatHappened.ts"
 
 /** Breaker: so many attempts in a row that commit no new step end the run (RP17). */
 const fruitlessAttempts = 3
@@ -49,6 +50,22 @@ export const fromRestored = (restored: Restored, state: Schema.Json): LiveAttemp
 /** Two observers of one failure name it alike. */
 export const incidentId = (runHash: string, attempt: number) =>
   `inc-${Digest.ofText(`${runHash}/${attempt}`).slice(0, 10)}`
+
+/** The trouble is with the way to the service, or with the account. */
+const isElsewhere = ({ reason }: TinkerError): boolean => {
+  switch (reason._tag) {
+    case "Unauthorized":
+    case "Forbidden":
+    case "BillingPaused":
+    case "RateLimited":
+    case "ServerFailure":
+    case "Timeout":
+    case "Transport":
+      return true
+    default:
+      return false
+  }
+}
 
 const lastSeq = (steps: Iterable<StepRecord>): number | undefined => {
   let max: number | undefined
@@ -147,6 +164,23 @@ export const make = Effect.fnUntraced(function* (context: {
       .append({ _tag: "Ended", tag: error.reason._tag, detail: error.message })
       .pipe(Effect.andThen(Effect.fail(error)))
 
+  /**
+   * An attempt that took no step because the service was away, or would not let us in, says nothing against the run: it is given
+   * back, so that starting the program again and again with a wrong key does not end the run for good.
+   */
+  const excuse = Effect.fnUntraced(function* (error: TinkerError) {
+    const last = log.state().attempts.at(-1)
+    if (last === undefined || last.closed !== undefined || last.committed > last.fromStep || !isElsewhere(error)) return
+    yield* log.append({
+      _tag: "Incident",
+      id: incidentId(runHash, last.attempt),
+      attempt: last.attempt,
+      cause: "paused",
+      detail: whatHappened(error),
+      step: last.committed
+    })
+  })
+
   /** One try: the candidates in their order, each at most once, a bad one quarantined on the way (RP14, RP16). */
   const restore = Effect.fnUntraced(
     function* (incident: Incident | undefined, restoring: RestoreOptions) {
@@ -175,6 +209,7 @@ export const make = Effect.fnUntraced(function* (context: {
           return restored
         }
         const error = started.failure
+        if (error._tag === "TinkerError") yield* excuse(error)
         if (error._tag !== "CheckpointRefused") return yield* error
         quarantined.push(error.path)
         yield* log.append({ _tag: "Quarantine", path: error.path, why: error.why })
@@ -259,6 +294,7 @@ export const make = Effect.fnUntraced(function* (context: {
   return {
     stateOf,
     restore,
+    excuse,
     reattach,
     currentPlan,
     metadata,

@@ -33,6 +33,7 @@ import * as RunMetrics from "./runMetrics.ts"
 import * as SectionLimits from "./sectionLimits.ts"
 import * as Settings from "./settings.ts"
 import * as Vigil from "./vigil.ts"
+import { whatHappened } from "./whatHappened.ts"
 
 const finalSaveTries = 3
 /** In milliseconds: how late a flag is taken to be at the most, where nobody says otherwise. */
@@ -394,6 +395,8 @@ export const run = Effect.fnUntraced(function* <E, R>(
     checkpointer: Checkpointer.Checkpointer,
     state: Schema.Json
   ) {
+    let refusals = 0
+    let why = ""
     for (let retry = 1; ; retry++) {
       yield* checkpointer.settle
       const found = log
@@ -415,7 +418,16 @@ export const run = Effect.fnUntraced(function* <E, R>(
         if (proven.failure._tag !== "CheckpointRefused") return yield* proven.failure
         yield* log.append({ _tag: "Quarantine", path: found.path, why: proven.failure.why })
       }
-      if (retry > finalSaveTries) return yield* TrainingError.notSaved(settings.name, finalSaveTries)
+      if (retry > finalSaveTries) {
+        // A model that refuses every save is gone, whether it is flagged or not: another one can take its place.
+        if (refusals === finalSaveTries) {
+          return yield* new Attempt.AttemptFailed({
+            cause: "failed",
+            detail: `the model refuses its last save: ${why}`
+          })
+        }
+        return yield* TrainingError.notSaved(settings.name, finalSaveTries)
+      }
       const name = CheckpointName.make({ runHash, attempt: live.attempt, step: total, kind: "final", retry })
       const save = yield* live.client.prepare.saveState(name)
       yield* log.append({
@@ -440,7 +452,11 @@ export const run = Effect.fnUntraced(function* <E, R>(
           expiresAt: undefined
         })
       } else if (Attempt.endsAttempt(saved.failure)) return yield* saved.failure
-      else yield* checkpointer.lost(name, saved.failure.message)
+      else {
+        if (saved.failure.reason._tag === "RequestFailed") refusals++
+        why = whatHappened(saved.failure)
+        yield* checkpointer.lost(name, saved.failure.message)
+      }
     }
   })
 
@@ -482,8 +498,14 @@ export const run = Effect.fnUntraced(function* <E, R>(
       yield* log.append({ _tag: "Completed", path: outcome.success, step: total, metrics: last })
       return yield* report(live.client.modelId, outcome.success, startedAt, false)
     }
-    if (!(outcome.failure instanceof Attempt.AttemptFailed)) return yield* Effect.fail(outcome.failure)
-    live = yield* recover(live, outcome.failure)
+    const { failure } = outcome
+    if (!(failure instanceof Attempt.AttemptFailed)) {
+      if (failure instanceof TrainingError && failure.reason._tag === "Service") {
+        yield* attempts.excuse(failure.reason.error)
+      }
+      return yield* Effect.fail(failure)
+    }
+    live = yield* recover(live, failure)
   }
 })
 

@@ -315,7 +315,7 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     detected: "the queue state of polls",
     recovered: "waits: one alert, no stall, no restart",
     scenario: planned(
-      (below) => `pause@${moment(below)}s=${pick(below, ["20m", "1h", "2h", "6h"])}`,
+      (below) => `pause@${moment(below)}s=${pick(below, ["20m", "20m", "1h", "1h", "1h", "2h", "2h", "6h"])}`,
       () => ({ ...paced(), mostAttempts: 1 })
     )
   },
@@ -455,7 +455,7 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     recovered:
       "renewed while the run waits; where the pause begins during the restore its deadline ends the program (`RecoveryGivenUp`), and the next start goes on",
     scenario: planned(
-      (below) => `pause@${moment(below)}s=${2 + below(2)}h,corrupt@${step(below)}`,
+      (below) => `pause@${moment(below)}s=${pick(below, ["90m", "2h", "2h", "3h"])},corrupt@${step(below)}`,
       () => ({ ...paced(), ttl: "1 hour", keepLast: 10, leastIncidents: 1, ends: ["RecoveryGivenUp"] })
     )
   },

@@ -135,7 +135,7 @@ export const mutants: ReadonlyArray<Mutant> = [
         put: "if (before.prove !== undefined) yield* log.append({ _tag: 'Proven', path: before.prove })"
       }
     ],
-    faults: ["F43", "F44"]
+    faults: ["F42", "F43", "F44"]
   },
   {
     name: "no-refund",
@@ -148,5 +148,17 @@ export const mutants: ReadonlyArray<Mutant> = [
       }
     ],
     faults: ["T9"]
+  },
+  {
+    name: "lost-time",
+    rule: "P10: all time is accounted for",
+    patches: [
+      {
+        file: `${training}Goodput.ts`,
+        find: "return waste(moved, account.phase, millis)",
+        put: "return moved"
+      }
+    ],
+    faults: ["F38", "F27"]
   }
 ]

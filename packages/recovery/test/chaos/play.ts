@@ -354,7 +354,10 @@ const played = Effect.fnUntraced(function* (scenario: Scenario) {
   }
   const fired = (yield* control.firedFaults).length > 0
   if (fired && state.incidents.length < (scenario.leastIncidents ?? 0)) violations.push("nobody has noticed")
-  violations.push(...(yield* oneWriter(stamped)), ...deletions(stamped), ...attached(stamped))
+  const bad = new Set(
+    (yield* control.checkpoints).filter(({ damage }) => shown.has(damage ?? "")).map(({ path }) => path)
+  )
+  violations.push(...(yield* oneWriter(stamped)), ...deletions(stamped, bad), ...attached(stamped))
   const everything = JSON.stringify(stamped) + told.join("\n")
   if (everything.includes(secret)) violations.push("I6: the key was written down")
   const happened =
@@ -409,16 +412,20 @@ const oneWriter = Effect.fnUntraced(function* (stamped: ReadonlyArray<JournalRec
   return found
 })
 
-const deletions = (stamped: ReadonlyArray<JournalRecord.Stamped>): ReadonlyArray<string> => {
+/** What a load shows; what does not show there is nobody's to find. */
+const shown = new Set(["truncated", "missing", "empty", "poisonedOnLoad", "absent"])
+
+/** What the run believes has to be true as well: `bad` are the checkpoints that the server knows cannot be loaded. */
+const deletions = (stamped: ReadonlyArray<JournalRecord.Stamped>, bad: ReadonlySet<string>): ReadonlyArray<string> => {
   const found: Array<string> = []
   let state = RunState.empty
   for (const { record } of stamped) {
     if (record._tag === "DeleteIntent") {
       const victim = state.verified.find(({ path }) => path === record.path)
       const newer = RunState.candidates(state).some(
-        ({ path, step }) => step > (victim?.step ?? 0) && state.proven.has(path)
+        ({ path, step }) => step > (victim?.step ?? 0) && state.proven.has(path) && !bad.has(path)
       )
-      if (!newer) found.push(`I3: ${record.path} was deleted, and no newer one was proven`)
+      if (!newer) found.push(`I3: ${record.path} was deleted, and no newer one can be loaded`)
     }
     state = RunState.apply(state, record)
   }

@@ -553,6 +553,9 @@ describe("checkpoints", () => {
           ({ status }) => status
         )
       assert.strictEqual(yield* ttl(0), 400)
+      // Its end would be no time, and no list could be written with it.
+      assert.strictEqual(yield* ttl(2 ** 50), 400)
+      assert.strictEqual((yield* Api.saveWeights(model, 4, "late", { ttl_seconds: 2 ** 50 })).status, 422)
       assert.strictEqual(yield* ttl(10), 200)
       assert.strictEqual(yield* ttl(null), 200)
       yield* TestClock.adjust("20 seconds")

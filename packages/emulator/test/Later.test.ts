@@ -135,6 +135,9 @@ describe("api 0.38", () => {
         ]
       )
       const into = yield* Api.createModel(session, 1)
+      // A number that is a model's already: its run stays what it is.
+      assert.strictEqual((yield* Api.post("copy_weights", { ...ask, model_seq_id: 1 })).status, 409)
+      assert.strictEqual((yield* Api.post("copy_weights", { ...ask, ttl_seconds: 2 ** 50 })).status, 422)
       yield* Api.settle(Api.loadWeights(into, 1, copied.body.tinker_path ?? ""))
       assert.strictEqual(yield* control.stateHash(into), yield* control.stateHash(model))
       assert.deepStrictEqual(yield* control.ledger(into), yield* control.ledger(model))

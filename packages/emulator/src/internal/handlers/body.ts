@@ -37,6 +37,15 @@ export const jsonBody = <A, I>(schema: Schema.Codec<A, I>): ((request: ApiReques
   return (request) => Effect.flatMap(parseJson(request.body), run)
 }
 
+/** A hundred years: ends beyond that are no times any more, and would spoil every list that they are in. */
+const longestTtl = 3_155_760_000
+
+/** What is wrong with how long something is to be kept, in seconds; nothing is for ever. */
+export const problemOfTtl = (ttlSeconds: number | null | undefined): string | undefined =>
+  ttlSeconds == null || (ttlSeconds > 0 && ttlSeconds <= longestTtl)
+    ? undefined
+    : `ttl_seconds is ${ttlSeconds}; give 1 to ${longestTtl}, or none`
+
 /** A whole number of the query, or its default. */
 export const queryInt = (request: ApiRequest, name: string, fallback: number): Effect.Effect<number, Refused> => {
   const text = request.query.get(name)

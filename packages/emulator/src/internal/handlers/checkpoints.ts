@@ -5,7 +5,7 @@ import type { CheckpointKind, CheckpointRecord, Run } from "../catalog.ts"
 import * as Operations from "../operations.ts"
 import { type Caller, ok, refused, type Refused } from "../reply.ts"
 import type { World } from "../world.ts"
-import { jsonBody, queryInt } from "./body.ts"
+import { jsonBody, problemOfTtl, queryInt } from "./body.ts"
 import { type Handler, inScope } from "./session.ts"
 
 const iso = (millis: number) => new Date(millis).toISOString()
@@ -139,9 +139,8 @@ const readTtl = jsonBody(Json.CheckpointTtlRequest)
 export const checkpointTtl: Handler = (world, request, parameters) =>
   Effect.flatMap(readTtl(request), ({ ttl_seconds }) =>
     Effect.flatMap(findRecord(world, request, parameters, "own"), (found) => {
-      if (ttl_seconds !== null && ttl_seconds <= 0) {
-        return Effect.fail(refused(400, `ttl_seconds is ${ttl_seconds}; give a positive number or null`))
-      }
+      const problem = problemOfTtl(ttl_seconds)
+      if (problem !== undefined) return Effect.fail(refused(400, problem))
       const expiresAt = ttl_seconds === null ? null : world.now() + ttl_seconds * 1000
       return change(world, "checkpoint_ttl_set", found, { expiresAt })
     })

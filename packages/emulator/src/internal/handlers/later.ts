@@ -13,7 +13,7 @@ import * as Operations from "../operations.ts"
 import { type Caller, json, ok, refused, type Reply } from "../reply.ts"
 import type { Completion, SamplingSession } from "../entities.ts"
 import type { World } from "../world.ts"
-import { jsonBody } from "./body.ts"
+import { jsonBody, problemOfTtl } from "./body.ts"
 import { readable } from "./checkpoints.ts"
 import type { Handler } from "./session.ts"
 import { locate } from "./weights.ts"
@@ -89,7 +89,7 @@ const readCopy = jsonBody(
     model_seq_id: optional(Count),
     destination_project_id: optional(Schema.String),
     source_path: Schema.String,
-    ttl_seconds: optional(Schema.Int.check(Schema.isGreaterThan(0))),
+    ttl_seconds: optional(Schema.Int),
     weights_access_token: optional(Schema.String)
   })
 )
@@ -115,12 +115,17 @@ const destination = Effect.fnUntraced(function* (
 export const copyWeights: Handler = (world, request) =>
   Effect.gen(function* () {
     const body = yield* readCopy(request)
+    const problem = problemOfTtl(body.ttl_seconds)
+    if (problem !== undefined) return yield* Effect.fail(refused(422, problem))
     const to = yield* destination(world, request.user, body)
     const source = yield* locate(world, request.user, body.source_path, body.weights_access_token)
     const { kind, name } = source.record
     const reply = ok({ tinker_path: Operations.pathOf(to.id, source.record) })
     const existing = world.catalog.runs.get(to.id)
     if (existing !== undefined && Operations.findCheckpoint(world, existing, kind, name) !== undefined) return reply
+    if (world.models.has(to.id) || (existing !== undefined && existing.checkpoints.length > 0)) {
+      return yield* Effect.fail(refused(409, `${to.id} is another run: give a model_seq_id that was not used`))
+    }
     if (world.settings.compute !== "none") {
       const stored = yield* Effect.mapError(world.store.load(storeId(source.run.id, kind, name)), (error) =>
         refused(404, error.message)

@@ -12,7 +12,7 @@ import { ok, refused, type Refused, type Reply } from "../reply.ts"
 import { noAccess } from "../deaths.ts"
 import type { Model, Session, Work } from "../entities.ts"
 import type { World } from "../world.ts"
-import { jsonBody } from "./body.ts"
+import { jsonBody, problemOfTtl } from "./body.ts"
 import { beginModel, type Handler } from "./session.ts"
 import { refusingItsNumber } from "./salvage.ts"
 import { reservedSeqId } from "./training.ts"
@@ -21,11 +21,6 @@ const problemOfName = (name: string): string | undefined =>
   /^[A-Za-z0-9_-]{1,128}$/.test(name)
     ? undefined
     : `path "${name}" is no checkpoint name; use 1 to 128 letters, digits, _ and -`
-
-const problemOfTtl = (ttlSeconds: number | null | undefined): string | undefined =>
-  ttlSeconds == null || ttlSeconds > 0
-    ? undefined
-    : `ttl_seconds is ${ttlSeconds}; give a positive number or leave it out`
 
 const Metadata = Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String)))
 const readSaveWeights = jsonBody(Schema.Struct({ ...Json.SaveWeightsRequest.fields, user_metadata: Metadata }))

@@ -6,7 +6,7 @@ import { RunGuard } from "../src/index.ts"
 import { data, finalState, memory, tiny, world } from "./TinyRun.ts"
 
 const steps = 14
-const seeds = Number(process.env["CHAOS_SEEDS"] ?? 120)
+const seeds = Number(process.env["CHAOS_SEEDS"] ?? 60)
 
 const from = Number(process.env["CHAOS_FROM"] ?? 1)
 

@@ -14,7 +14,7 @@ import { finalState, tiny } from "./TinyRun.ts"
  * loss, since what is not flushed does not count here. `CRASH_POINTS=all` stops at every one of them.
  */
 const total = 200
-const wanted = process.env["CRASH_POINTS"] ?? "8"
+const wanted = process.env["CRASH_POINTS"] ?? "4"
 const seed = Number(process.env["CRASH_SEED"] ?? 1)
 const faults = ["", "corrupt@117", "soft-fail:optim_step@61,absent@120"]
 

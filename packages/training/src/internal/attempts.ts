@@ -165,21 +165,22 @@ export const make = Effect.fnUntraced(function* (context: {
       .pipe(Effect.andThen(Effect.fail(error)))
 
   /**
-   * An attempt that took no step because the service was away, or would not let us in, says nothing against the run: it is given
-   * back, so that starting the program again and again with a wrong key does not end the run for good.
+   * An attempt that took no step because the service was away, would not let us in, or kept us waiting until somebody lost patience,
+   * says nothing against the run: it is given back, so that starting the program again and again does not end the run for good.
    */
-  const excuse = Effect.fnUntraced(function* (error: TinkerError) {
+  const giveBack = Effect.fnUntraced(function* (detail: string) {
     const last = log.state().attempts.at(-1)
-    if (last === undefined || last.closed !== undefined || last.committed > last.fromStep || !isElsewhere(error)) return
+    if (last === undefined || last.closed !== undefined || last.committed > last.fromStep) return
     yield* log.append({
       _tag: "Incident",
       id: incidentId(runHash, last.attempt),
       attempt: last.attempt,
       cause: "paused",
-      detail: whatHappened(error),
+      detail,
       step: last.committed
     })
   })
+  const excuse = (error: TinkerError) => (isElsewhere(error) ? giveBack(whatHappened(error)) : Effect.void)
 
   /** One try: the candidates in their order, each at most once, a bad one quarantined on the way (RP14, RP16). */
   const restore = Effect.fnUntraced(
@@ -203,7 +204,10 @@ export const make = Effect.fnUntraced(function* (context: {
           step: from?.step ?? 0,
           rejected: plan.rejected.length
         })
-        const started = yield* Effect.result(begin(from, incident?.id ?? null, restoring))
+        const started = yield* begin(from, incident?.id ?? null, restoring).pipe(
+          Effect.onInterrupt(() => Effect.ignore(giveBack("it was stopped before its model was ready"))),
+          Effect.result
+        )
         if (started._tag === "Success") {
           const restored: Restored = { ...started.success, quarantined }
           return restored

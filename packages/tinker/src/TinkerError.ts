@@ -288,7 +288,7 @@ export class Fenced extends Schema.TaggedError<Fenced>()("Fenced", { runId: Sche
   readonly isRetryable: boolean = false
   readonly category: Category = "user"
   override get message() {
-    return `The client of run ${this.runId} has stopped: ${this.why}.`
+    return `The client of run ${this.runId} has stopped: ${this.why}. To go on, make a new one.`
   }
 }
 

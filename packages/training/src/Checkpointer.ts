@@ -9,7 +9,7 @@
  * - **CK4** a deletion is written down before it is asked for, so that a crash in between leaves no candidate that may be gone.
  *
  * - **CK5** where the policy has a time to live, every checkpoint that could be restored is renewed before half of it is over,
- *   paused or not; a deletion that fails is tried again, and what is never deleted the server drops in the end.
+ *   paused, being restored or not; a deletion that fails is tried again, and what is never deleted the server drops in the end.
  *
  * All of it runs beside the loop, one save after another, and never delays a step. A listing, a size and a probe are evidence
  * and not proof that the numbers are right.
@@ -174,16 +174,6 @@ export const make = (options: {
         })
       )
 
-    const { ttl } = options.policy
-    if (ttl !== undefined) {
-      yield* Effect.sleep(Duration.divideUnsafe(ttl, 4)).pipe(
-        Effect.andThen(renew(log, rest, ttl, onOutcome)),
-        Effect.forever,
-        Effect.catchTag("JournalError", (error) => options.report("ambiguous", error.message)),
-        Effect.forkScoped
-      )
-    }
-
     yield* Queue.take(work).pipe(
       Effect.flatMap((item) =>
         "barrier" in item
@@ -229,6 +219,27 @@ const kept = (
     pinned: state.pinned.has(record.path),
     metrics: RunState.metricsOf(state, record)
   }))
+}
+
+/** Keeps what could be restored from expiring for as long as the scope lives, also while no model carries the run. */
+export const renewing = (options: {
+  readonly policy: CheckpointPolicy.CheckpointPolicy
+  readonly log: RunLog
+  readonly rest: RestClient["Service"]
+  readonly onOutcome: (outcome: SaveOutcome) => Effect.Effect<void>
+}): Effect.Effect<void, never, Scope.Scope> => {
+  const { ttl } = options.policy
+  if (ttl === undefined) return Effect.void
+  return Effect.sleep(Duration.divideUnsafe(ttl, 4)).pipe(
+    Effect.andThen(renew(options.log, options.rest, ttl, options.onOutcome)),
+    Effect.forever,
+    // Whoever appends next meets the same.
+    Effect.catchTag("JournalError", (error) =>
+      Effect.logWarning(`No checkpoint is renewed any more: ${error.message}`)
+    ),
+    Effect.forkScoped,
+    Effect.asVoid
+  )
 }
 
 /** Asks the server to keep what could be restored; a checkpoint that it does not know any more is none. */

@@ -154,7 +154,7 @@ export const fineTune = Effect.fn("Trainer.fineTune")(function* <E = never, R = 
     totalSteps,
     initial: cursor === undefined ? null : cursor.initial,
     // A step that follows from its number alone is made ready while others are computed.
-    lookAhead: 2,
+    lookAhead: 4,
     stepsPerEpoch: dataset.stepsPerEpoch,
     take: Effect.fnUntraced(function* ({ client, state, step }) {
       const { batch, position } = yield* batchAt(step, state)

@@ -148,6 +148,13 @@ export const run = Effect.fnUntraced(function* <E, R>(
     onProgress: announce
   }
 
+  yield* Checkpointer.renewing({
+    policy: settings.checkpoints,
+    log,
+    rest,
+    onOutcome: (outcome) => onEvent({ _tag: "Checkpoint", outcome })
+  })
+
   const takeUp = Effect.fnUntraced(function* () {
     const reattached = log.state().attempts.length === 0 ? undefined : yield* attempts.reattach()
     if (reattached !== undefined) return reattached

@@ -14,6 +14,6 @@ describe("T10: the suite notices a rule that is switched off", () => {
         encoding: "utf8"
       })
       assert.match(stdout, /seed \d+: /)
-    })
+    }, 240_000)
   }
 })

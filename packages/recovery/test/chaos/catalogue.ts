@@ -204,7 +204,7 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     recovered: "rolled back to a checkpoint from before, at most `limit` times",
     scenario: planned(
       (below) => `spike:forward_backward@${5 + below(3)}x3=100`,
-      () => ({ ...sft, divergence: { spike: { action: "rollBack", warmup: 3 } }, leastIncidents: 1 })
+      () => ({ ...sft, keepLast: 10, divergence: { spike: { action: "rollBack", warmup: 3 } }, leastIncidents: 1 })
     )
   },
   {
@@ -286,10 +286,11 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     id: "F23",
     what: "an answer that is cut short, garbage, empty or of another type",
     detected: "decoding",
-    recovered: "the result is read again, the operation is not repeated; where that does not help, restore",
+    recovered:
+      "a connection that broke is read again; what came whole and makes no sense ends the attempt: restore, the operation is never repeated",
     scenario: planned(
       (below) =>
-        `mangle:retrieve_future:${pick(below, ["cut", "garbage", "html", "huge", "empty", "mistyped"])}@${occurrence(below)}x${1 + below(3)}`
+        `mangle:retrieve_future:${pick(below, ["cut", "garbage", "html", "huge", "empty", "mistyped"])}@${occurrence(below)}x${1 + below(2)}`
     )
   },
   {
@@ -456,7 +457,14 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
       "renewed while the run waits; where the pause begins during the restore its deadline ends the program (`RecoveryGivenUp`), and the next start goes on",
     scenario: planned(
       (below) => `pause@${moment(below)}s=${pick(below, ["90m", "2h", "2h", "3h"])},corrupt@${step(below)}`,
-      () => ({ ...paced(), ttl: "1 hour", keepLast: 10, leastIncidents: 1, ends: ["RecoveryGivenUp"] })
+      () => ({
+        ...paced(),
+        ttl: "1 hour",
+        keepLast: 10,
+        leastIncidents: 1,
+        ends: ["RecoveryGivenUp"],
+        mostAttempts: 16
+      })
     )
   },
   {

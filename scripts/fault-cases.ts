@@ -126,7 +126,10 @@ const protocol: ReadonlyArray<readonly [id: string, what: string, tests: Row["te
   [
     "T8",
     "audit of the wire: what is sent again under a number is the same, and was written down first",
-    [["recovery/test/chaos/Chaos.test.ts", "I1 to I6 hold under each fault of the catalogue"]]
+    [
+      ["training/test/WriteAhead.test.ts", "RP1, SC1: nothing is sent that is not written down"],
+      ["recovery/test/chaos/Chaos.test.ts", "I1 to I6 hold under each fault of the catalogue"]
+    ]
   ],
   [
     "T9",

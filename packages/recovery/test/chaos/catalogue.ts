@@ -583,7 +583,7 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     scenario: (below) => ({
       ...base(below),
       spec: maybePoison(below),
-      affliction: { _tag: "FullDisk", append: 1 + below(30) },
+      affliction: { _tag: "FullDisk", append: 1 + below(16) },
       ends: ["JournalUnwritable"]
     })
   },

@@ -35,6 +35,7 @@ const both = (a: Scenario, b: Scenario): Scenario => {
   return {
     ...joined,
     rl: a.rl && b.rl,
+    keepLast: Math.max(a.keepLast, b.keepLast),
     spec: [a.spec, b.spec].filter((spec) => spec !== "").join(","),
     mostAttempts: 16,
     ends: union(a.ends, b.ends),

@@ -1,6 +1,6 @@
 // Recovery composed into an Effect application: the loop does not know that it is guarded, the program decides that it is.
 //
-//   node --conditions=@tinkex/source examples/01-recovery-layer.ts
+//   npm run example examples/01-recovery-layer.ts
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Effect, Layer, Stream } from "effect"
 import { Emulator, FaultPlan } from "@tinkex/emulator"

@@ -1,6 +1,6 @@
 // Train twice, once undisturbed and once with the run poisoned on the way, and compare the final states bit for bit.
 //
-//   node --conditions=@tinkex/source examples/02-train-poison-recover.ts
+//   npm run example examples/02-train-poison-recover.ts
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Duration, Effect, Layer } from "effect"
 import { FetchHttpClient } from "effect/http"

@@ -1,7 +1,7 @@
 // Somebody who owns the loop: typed manual calls. The loop saves, the run is lost, and the owner asks for a plan, restores by
 // hand and goes on at the step that the checkpoint holds.
 //
-//   node --conditions=@tinkex/source examples/03-manual-recovery.ts
+//   npm run example examples/03-manual-recovery.ts
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Effect, Layer, Option } from "effect"
 import { Emulator, FaultPlan } from "@tinkex/emulator"

@@ -1,6 +1,6 @@
 // Sampling: from a base model, from the weights that a client is training, and from many prompts at once.
 //
-//   node --conditions=@tinkex/source examples/04-sampling.ts
+//   npm run example examples/04-sampling.ts
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer, Result, Stream } from "effect"
 import { Emulator } from "@tinkex/emulator"
@@ -60,7 +60,9 @@ const program = Effect.gen(function* () {
 
   // 5. Another process draws from the same sampler by its handle, which holds no secret.
   const elsewhere = yield* service.createSamplingClient({ handle: trained.handle })
-  yield* Console.log(`${(yield* elsewhere.info()).samplerId === trained.samplingSessionId}`)
+  yield* Console.log(
+    `the same sampler by its handle: ${(yield* elsewhere.info()).samplerId === trained.samplingSessionId}`
+  )
 }).pipe(Effect.scoped)
 
 const Live = Tinker.layer({ apiKey: "tml-offline" }).pipe(

@@ -1,6 +1,6 @@
 // A loss that the service does not have: direct preference optimisation, from pairs of a liked and a disliked answer.
 //
-//   node --conditions=@tinkex/source examples/05-preference-loss.ts
+//   npm run example examples/05-preference-loss.ts
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
 import { Emulator } from "@tinkex/emulator"

@@ -2,7 +2,7 @@
 // recovery restores the newest checkpoint with its optimizer on a fresh model and hands the new client over, and the loop ends in the very
 // state of one that never failed.
 //
-//   node --conditions=@tinkex/source examples/06-offline-recovery.ts
+//   npm run example examples/06-offline-recovery.ts
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer, Option, Queue, Stream } from "effect"
 import { Emulator } from "@tinkex/emulator"

@@ -3,7 +3,7 @@
 // saves a second checkpoint. Costs two small models, two steps and two
 // checkpoints, which the service drops after an hour.
 //
-//   TINKER_API_KEY=tml-... node --conditions=@tinkex/source examples/07-live-recovery.ts [base model]
+//   TINKER_API_KEY=tml-... npm run example examples/07-live-recovery.ts [base model]
 //
 // Without a service: `tinkex emulator` in another terminal, and TINKER_BASE_URL set to what it prints.
 import { NodeRuntime } from "@effect/platform-node"

@@ -1,7 +1,7 @@
 // A loop of one's own: reinforcement learning that survives. Each step draws from the present weights, rewards the letter a, and
 // trains on that; the run is poisoned on the way, restored, and what had been drawn before is used again, not drawn again.
 //
-//   node --conditions=@tinkex/source examples/08-rl-loop.ts
+//   npm run example examples/08-rl-loop.ts
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer, Schema } from "effect"
 import { Emulator, FaultPlan } from "@tinkex/emulator"

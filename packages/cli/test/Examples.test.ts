@@ -51,7 +51,7 @@ describe("examples", () => {
     const [, before, after] = /surprise (\d+) -> (\d+)/.exec(out) ?? []
     assert.isBelow(Number(after), Number(before) / 10)
     assert.include(out, `"the cat" + " sat on the mat." (stop)`)
-    assert.include(out, "400 samples, 0 prompts failed\ntrue\n")
+    assert.include(out, "400 samples, 0 prompts failed\nthe same sampler by its handle: true\n")
   })
 
   it("05: a preference that the service knows no loss for is learnt", { timeout: 60_000 }, async () => {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Actor, CallError, ChildSpec, Supervisor } from "@tinkex/supervision"
+import { Actor, CallError, ChildSpec, DynamicSupervisor, Supervisor } from "@tinkex/supervision"
 import { Deferred, Duration, Effect, Exit, Fiber, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { AsyncLocalStorage } from "node:async_hooks"
@@ -443,6 +443,30 @@ describe("stop", () => {
       assert.strictEqual((yield* Effect.flip(ref.call.add(1))).reason._tag, "NoProcess")
     })
   )
+
+  for (const [restart, listed, added] of [
+    ["temporary", [], 0],
+    ["transient", ["it stopped"], 0],
+    ["permanent", ["it running"], 1]
+  ] as const) {
+    it.effect(`a supervisor knows that its ${restart} actor was stopped before the one who asked does`, () =>
+      Effect.gen(function* () {
+        class Plain extends Actor.make("Plain", { init: () => 0 }) {}
+        const spec = ChildSpec.actor("it", Plain, undefined, { restart })
+        const tree = yield* Supervisor.start({ children: [spec] })
+        yield* tree.refs.it.stop
+        const children = yield* tree.whichChildren
+        assert.deepStrictEqual(
+          children.map(({ id, status }) => `${id} ${status}`),
+          listed
+        )
+        const pool = yield* DynamicSupervisor.start()
+        const ref = yield* pool.startChild(spec)
+        yield* ref.stop
+        assert.strictEqual((yield* pool.countChildren).specs, added)
+      })
+    )
+  }
 
   it.effect("a permanent actor that is stopped comes back", () =>
     Effect.gen(function* () {

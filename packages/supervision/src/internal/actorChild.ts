@@ -171,9 +171,6 @@ export class ActorChild extends Addressee {
       (generation !== undefined && generation !== incarnation.generation) ||
       scope !== undefined ||
       definition.terminate !== undefined ||
-      // its supervisor has then nothing to do but to forget it, and has done so when this returns
-      this.settings.restart !== "temporary" ||
-      this.settings.significant ||
       this.extras !== undefined ||
       !this.isEmpty ||
       !owner.system.isIdle ||

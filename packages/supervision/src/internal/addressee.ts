@@ -152,7 +152,7 @@ export abstract class Addressee extends Mailbox implements Runnable, Busy, Targe
     return message
   }
 
-  /** Stops an actor that has nothing to do and nothing to clean up; false when there is more to it. */
+  /** Stops an actor that has nothing to do and nothing to clean up, at once; false when there is more to it. */
   abstract stopNow(
     sender: Fiber.Fiber<unknown, unknown>,
     reason: ExitReason.ExitReason,

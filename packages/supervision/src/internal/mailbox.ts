@@ -219,9 +219,13 @@ export abstract class Mailbox extends Child {
   protected drain(): ReadonlyArray<Message> {
     if (this.head === undefined) return nothing
     const messages: Array<Message> = []
-    for (let at: Message | undefined = this.head; at !== undefined; at = at.next) {
+    for (let at: Message | undefined = this.head; at !== undefined;) {
+      const { next }: Message = at
       at.place = "taken"
+      at.next = undefined
+      at.previous = undefined
       messages.push(at)
+      at = next
     }
     this.head = undefined
     this.tail = undefined

@@ -53,8 +53,12 @@ Stop.prototype = Effectable.Prototype<Stop>({
   label: "ActorStop",
   evaluate(sender) {
     const { actor, generation, reason } = this
-    if (actor.stopNow(sender, reason, generation)) return Exit.void
-    return Effect.callback((settle) => actor.stop(reason, generation, settle))
+    if (!actor.stopNow(sender, reason, generation)) {
+      return Effect.callback((settle) => actor.stop(reason, generation, settle))
+    }
+    const { system } = actor.owner
+    // where its supervisor has still to deal with the end, that comes first
+    return system.isIdle ? Exit.void : Effect.callback((settle) => system.post(() => settle(Exit.void)))
   }
 })
 
@@ -98,6 +102,7 @@ const calling =
 
 const casting = (actor: Addressee, operation: Operation, list: DeadlineList | undefined) => {
   const bare = new Cast(actor, operation, undefined, list)
+  bare.place = "taken" // it lives as long as the ref, so it must not keep what a message points to
   return (payload: unknown): AnyEffect => (payload === undefined ? bare : new Cast(actor, operation, payload, list))
 }
 

@@ -458,7 +458,7 @@ describe("stop", () => {
         const children = yield* tree.whichChildren
         assert.deepStrictEqual(
           children.map(({ id, status }) => `${id} ${status}`),
-          listed
+          [...listed]
         )
         const pool = yield* DynamicSupervisor.start()
         const ref = yield* pool.startChild(spec)

@@ -3,6 +3,7 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Schema from "effect/Schema"
+import { deepStrictEqual } from "node:assert"
 import * as Goodput from "../src/Goodput.ts"
 import { Journal } from "../src/Journal.ts"
 import { JournalRecord, type Stamped } from "../src/JournalRecord.ts"
@@ -29,12 +30,13 @@ describe("RP28: compaction", () => {
     [Schema.Array(JournalRecord), Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 40 }))],
     ([random, at]) =>
       Effect.sync(() => {
-        const records = [...history, ...random.filter(({ _tag }) => _tag !== "Snapshot")]
+        const records = [...history, ...random.filter(({ _tag }) => _tag !== "Snapshot").map(throughJson)]
         const cut = Math.min(at, records.length)
         const compacted = [throughJson(snapshot(records.slice(0, cut))), ...records.slice(cut)]
-        assert.deepStrictEqual(RunState.fold(compacted), RunState.fold(records))
+        // a metric may be called toString, over which the other comparison of maps stumbles
+        deepStrictEqual(RunState.fold(compacted), RunState.fold(records))
       }),
-    { arbitrary: { size: 20 } }
+    { arbitrary: { size: 20, runs: 500 } }
   )
 
   it("the account of time goes on where the snapshot left it", () => {

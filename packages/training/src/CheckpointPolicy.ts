@@ -3,8 +3,9 @@
  *
  * - **CP1** the newest proven checkpoint, and everything newer, is never deletable;
  * - **CP2** nothing is deletable until a checkpoint newer than it is *proven*, that is, has been loaded once and worked, and
- *   *mature*: the run's flag was still clear a while after it was saved. A listing and a size are not enough to throw away
- *   what came before;
+ *   *mature*: the run's flag was still clear a while after it was saved, and so many steps have come behind it that no policy for a
+ *   diverging loss can reject it any more. A listing and a size are not enough to throw away what came before. Where the newest
+ *   `keepLast` are all younger, one more stays: the newest that is old enough;
  * - **CP3** at least the newest `keepLast` checkpoints stay, with the `keepBest` best ones, every one whose step is a multiple
  *   of `keepEvery`, and every pinned one: the union of all four.
  *
@@ -34,7 +35,7 @@ export interface Kept {
   readonly step: number
   /** Loaded once, and worked. */
   readonly proven: boolean
-  /** The run's flag was clear long enough after it was saved. Default true. */
+  /** The run's flag was clear long enough after it was saved, and no divergence can reach back behind it. Default true. */
   readonly mature?: boolean | undefined
   /** Somebody wants it kept. Default false. */
   readonly pinned?: boolean | undefined
@@ -365,7 +366,8 @@ export const improves = (
 
 /**
  * The one to prove is the oldest of those newest ones that stay anyhow: it lets go of everything that is too many, and of the
- * candidates it had the most time to show that its run was damaged when it was saved.
+ * candidates it had the most time to show that its run was damaged when it was saved. Where those are all too young, it is the
+ * newest of the older ones; else a run that saves more often than a checkpoint takes to mature would keep them all.
  */
 const retain =
   (options: {
@@ -398,10 +400,12 @@ const retain =
       )
     const sound = newestFirst.find((kept) => kept.proven && kept.mature !== false)
     const deletable = excess.filter((kept) => sound !== undefined && kept.step < sound.step)
-    const guardian = newestFirst.slice(0, keepLast).findLast((kept) => kept.mature !== false)
+    const isMature = (kept: Kept) => kept.mature !== false
+    const guardian = newestFirst.slice(0, keepLast).findLast(isMature) ?? newestFirst.find(isMature)
+    const freed = guardian?.proven === false ? excess.filter(({ step }) => step < guardian.step) : []
     return {
       deletable: deletable.map((kept) => kept.path).toReversed(),
-      prove: deletable.length < excess.length && guardian?.proven === false ? guardian.path : undefined
+      prove: freed.length > deletable.length ? guardian?.path : undefined
     }
   }
 

@@ -5,7 +5,8 @@
  *   plausible size and the run's flag, read after the listing, is clear;
  * - **CK2** a save that is absent or failed is dead: its name is never believed again and the run trains on;
  * - **CK3** no verified checkpoint is deleted before a newer one is *proven* by a load and a forward pass into a scratch
- *   model, or by a run that went on from it, and *mature*: the flag was clear a while after it was saved;
+ *   model, or by a run that went on from it, and *mature*: the flag was clear a while after it was saved, and the loss has
+ *   been watched for so long that no divergence can reach back behind it;
  * - **CK4** a deletion is written down before it is asked for, so that a crash in between leaves no candidate that may be gone.
  *
  * - **CK5** where the policy has a time to live, every checkpoint that could be restored is renewed before half of it is over,
@@ -78,13 +79,15 @@ const patient = Schedule.exponential("250 millis").pipe(Schedule.jittered, Sched
  *
  * `prove` loads a checkpoint into a scratch model and asks it for a forward pass; it is called only when something could be
  * deleted. `report` is told when the run turns out to be flagged; `onOutcome` hears what became of each save. `horizon` is how
- * many milliseconds after a save the flag must still be clear before older ones may go.
+ * many milliseconds after a save the flag must still be clear before older ones may go, `hindsight` how many steps behind it must be
+ * committed until no policy for a diverging loss can reject it (`Divergence.hindsight`).
  */
 export const make = (options: {
   readonly attempt: number
   readonly trainingRunId: string
   readonly policy: CheckpointPolicy.CheckpointPolicy
   readonly horizon: number
+  readonly hindsight: number
   readonly log: RunLog
   readonly rest: RestClient["Service"]
   readonly prove: (path: string) => Effect.Effect<void, CheckpointRefused | TinkerError | TrainingError>
@@ -133,7 +136,7 @@ export const make = (options: {
     const retain = Effect.gen(function* () {
       for (const path of undone) yield* remove(path)
       const now = yield* Clock.currentTimeMillis
-      const retention = () => options.policy.retain(kept(log.state(), attempt, now, options.horizon))
+      const retention = () => options.policy.retain(kept(log.state(), { ...options, now }))
       const before = retention()
       if (before.prove !== undefined && !(yield* proved(before.prove))) return
       for (const path of retention().deletable) yield* remove(path)
@@ -204,10 +207,14 @@ export const make = (options: {
 /** What retention needs to know, of every checkpoint that could be restored. */
 const kept = (
   state: RunState.RunState,
-  attempt: number,
-  now: number,
-  horizon: number
+  {
+    attempt,
+    hindsight,
+    horizon,
+    now
+  }: { readonly attempt: number; readonly hindsight: number; readonly horizon: number; readonly now: number }
 ): ReadonlyArray<CheckpointPolicy.Kept> => {
+  const committed = state.attempts.at(-1)?.committed ?? 0
   // When an attempt was last known to be well: the present one is now, an earlier one when it ended.
   const wellAt = new Map(state.attempts.map(({ attempt, closed }) => [attempt, closed?.at ?? now]))
   wellAt.set(attempt, now)
@@ -215,7 +222,9 @@ const kept = (
     path: record.path,
     step: record.step,
     proven: state.proven.has(record.path),
-    mature: record.savedAt === undefined || (wellAt.get(record.attempt) ?? now) - record.savedAt >= horizon,
+    mature:
+      record.step + hindsight <= committed &&
+      (record.savedAt === undefined || (wellAt.get(record.attempt) ?? now) - record.savedAt >= horizon),
     pinned: state.pinned.has(record.path),
     metrics: RunState.metricsOf(state, record)
   }))

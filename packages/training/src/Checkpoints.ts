@@ -16,6 +16,7 @@ import type { TinkerError } from "@tinkex/tinker/TinkerError"
 import * as CheckpointPolicy from "./CheckpointPolicy.ts"
 import { Journal } from "./Journal.ts"
 import type { JournalError } from "./JournalError.ts"
+import * as Restore from "./Restore.ts"
 import * as RunState from "./RunState.ts"
 import { TrainingError } from "./TrainingError.ts"
 
@@ -55,7 +56,8 @@ const listed = (state: RunState.RunState): ReadonlyArray<RunCheckpoint> =>
       metrics: RunState.metricsOf(state, record) ?? {},
       proven: state.proven.has(record.path),
       pinned: state.pinned.has(record.path),
-      unusable: bad ?? (state.deleted.has(record.path) ? "it was deleted" : undefined)
+      unusable:
+        bad ?? (state.deleted.has(record.path) ? "it was deleted" : undefined) ?? Restore.whyAstray(state, record)
     }
   })
 

@@ -2,7 +2,8 @@
  * What a run does when its loss is no number any more, or leaves its course.
  *
  * - **DV1** a step whose loss is not finite is never committed unless the policy says `ignore`;
- * - **DV2** a rollback uses no checkpoint that holds the step at which it began;
+ * - **DV2** neither a rollback nor any restore behind it uses a checkpoint that holds the step at which it began, and retention
+ *   keeps one that is too old to hold it (CP2);
  * - **DV3** a skipped step is written down before the rollback, so that every later attempt, and every later process, leaves the
  *   same batch out;
  * - **DV4** after `limit` rollbacks the run ends with `Diverged`.
@@ -63,6 +64,10 @@ export const resolve = (options: DivergenceOptions = {}): Divergence => ({
         },
   limit: options.limit ?? 3
 })
+
+/** So many steps behind one it may still be found to be the first bad one. A checkpoint is beyond doubt when they are committed. */
+export const hindsight = ({ spike }: Divergence): number =>
+  spike === undefined || spike.action === "ignore" ? 0 : spike.steps - 1
 
 export const invalid = ({ limit, spike }: Divergence): InvalidOption | undefined => {
   const whole = (field: string, value: number, least: number) =>

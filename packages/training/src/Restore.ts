@@ -32,7 +32,7 @@ import * as CheckpointSelector from "./CheckpointSelector.ts"
 import { whatHappened } from "./internal/whatHappened.ts"
 import type { ModelConfig } from "./JournalRecord.ts"
 import * as Probe from "./internal/probe.ts"
-import { metricsOf, type RunState } from "./RunState.ts"
+import { astray, metricsOf, type RunState } from "./RunState.ts"
 
 /** The checkpoint cannot be used, and trying it again would not help. */
 export class CheckpointRefused extends Data.TaggedError("CheckpointRefused")<{
@@ -102,6 +102,12 @@ export const plan = (options: {
   }
 }
 
+/** Why a checkpoint is of no use to a run that has left its course, if it is of none. */
+export const whyAstray = (state: RunState, record: { readonly attempt: number; readonly step: number }) => {
+  const onset = astray(state, record)
+  return onset === undefined ? undefined : `it holds step ${onset}, at which the run left its course`
+}
+
 /** The plan for a journaled run: its candidates are the checkpoints that its journal calls verified. */
 export const planJournaled = (
   state: RunState,
@@ -113,7 +119,7 @@ export const planJournaled = (
 ): Plan => {
   const last = state.attempts.at(-1)
   const incident = last?.closed
-  const { onset, wellUntil } = incident ?? {}
+  const wellUntil = incident?.wellUntil
   const time = (millis: number | undefined) => Option.map(Option.fromUndefinedOr(millis), DateTime.makeUnsafe)
   return plan({
     run: options.run,
@@ -136,10 +142,7 @@ export const planJournaled = (
       savedAt: time(record.savedAt),
       source: "journal" as const,
       metrics: metricsOf(state, record),
-      unfit:
-        onset !== undefined && record.step > onset
-          ? `it holds step ${onset}, at which the run left its course`
-          : undefined
+      unfit: whyAstray(state, record)
     })),
     quarantined: state.quarantined,
     deleted: state.deleted,

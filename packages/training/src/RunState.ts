@@ -340,9 +340,23 @@ const prune = (state: RunState, attempt: AttemptState): AttemptState => {
 const isOpen = (state: RunState, { save }: { readonly save: { readonly name: string } | null }): boolean =>
   save !== null && !state.saveDead.has(save.name) && !state.verified.some((record) => record.name === save.name)
 
-/** The checkpoints that a restore may use: verified, not quarantined, not marked for deletion. In the order of `verified`. */
+/**
+ * The step at which the run left its course, if a checkpoint holds it. That stays so for good, whatever ends the attempts that
+ * come after: where its batch was left out since, or only taken again, the checkpoint is of another lineage (DV2).
+ */
+export const astray = (state: RunState, record: { readonly attempt: number; readonly step: number }) =>
+  state.incidents.find(({ attempt, onset }) => onset !== undefined && record.attempt <= attempt && record.step > onset)
+    ?.onset
+
+/**
+ * The checkpoints that a restore may use: verified, not quarantined, not marked for deletion, from before any divergence. In the
+ * order of `verified`.
+ */
 export const candidates = (state: RunState): ReadonlyArray<VerifiedRecord> =>
-  state.verified.filter((record) => !state.quarantined.has(record.path) && !state.deleted.has(record.path))
+  state.verified.filter(
+    (record) =>
+      !state.quarantined.has(record.path) && !state.deleted.has(record.path) && astray(state, record) === undefined
+  )
 
 /** A save that may be believed if the server lists it. */
 export interface Adoptable {

@@ -211,6 +211,45 @@ describe("CheckpointPolicy, what it keeps", () => {
       })
   )
 
+  it.effect.prop(
+    "CP2: with a loss that is found to have diverged some steps late, a sound checkpoint from before is left, and not many others",
+    [count, Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 6 })), count, flags],
+    ([keepLast, hindsight, every, sound]) =>
+      Effect.sync(() => {
+        const policy = CheckpointPolicy.everySteps(every, { keepLast })
+        const isSound = (step: number) => sound[step / every - 1] === true
+        let held: ReadonlyArray<CheckpointPolicy.Kept> = []
+        let saved = 0
+        const last = every * sound.length
+        for (let committed = 1; committed <= last; committed++) {
+          // Found at the step that comes back now, the first bad one is no older than this; a checkpoint of as many steps has none of it.
+          const onset = committed - 1 - hindsight
+          const before = Array.from({ length: saved }, (_, i) => every * (i + 1)).filter((step) => step <= onset)
+          if (before.some(isSound)) {
+            assert.isTrue(
+              held.some(({ step }) => step <= onset && isSound(step)),
+              `none from before step ${onset}`
+            )
+          }
+          if (committed % every === 0) {
+            held = held.concat(kept(committed))
+            saved++
+            held = held.map((one) => ({ ...one, mature: one.step + hindsight <= committed }))
+            for (let round = 0; round < 20; round++) {
+              const { deletable, prove } = policy.retain(held)
+              held = held.filter(({ path }) => !deletable.includes(path))
+              if (prove === undefined) break
+              held = isSound(Number(prove.slice(1)))
+                ? held.map((one) => (one.path === prove ? { ...one, proven: true } : one))
+                : held.filter(({ path }) => path !== prove)
+            }
+          }
+          const bad = sound.slice(0, saved).filter((one) => !one).length
+          assert.isAtMost(held.length, keepLast + Math.ceil(hindsight / every) + 1 + bad)
+        }
+      })
+  )
+
   it("deletes the oldest first and asks for one proof before it deletes", () => {
     const policy = CheckpointPolicy.everySteps(10, { keepLast: 2 })
     assert.deepStrictEqual(policy.retain([kept(10), kept(20)]), { deletable: [], prove: undefined })
@@ -221,10 +260,13 @@ describe("CheckpointPolicy, what it keeps", () => {
     })
   })
 
-  it("does not prove what is not mature, since that would let nothing go", () => {
+  it("proves nothing that is not mature, since that would let nothing go, but the newest that is", () => {
     const policy = CheckpointPolicy.everySteps(10, { keepLast: 2 })
     const young = [kept(10), kept(20), kept(30, { mature: false }), kept(40, { mature: false })]
-    assert.deepStrictEqual(policy.retain(young), { deletable: [], prove: undefined })
+    assert.deepStrictEqual(policy.retain(young), { deletable: [], prove: "c20" })
+    assert.deepStrictEqual(policy.retain(young.slice(1)), { deletable: [], prove: undefined }, "nothing would go")
+    const proven = [kept(10), kept(20, { proven: true }), ...young.slice(2)]
+    assert.deepStrictEqual(policy.retain(proven), { deletable: ["c10"], prove: undefined })
   })
 })
 

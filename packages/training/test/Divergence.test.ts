@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Option } from "effect"
-import { Divergence, Journal, RunGuard, type RunReport, RunState } from "../src/index.ts"
+import { Checkpoints, Divergence, Journal, RunGuard, type RunReport, RunState } from "../src/index.ts"
 import { finalState, memory, tiny, world } from "./TinyRun.ts"
 
 const upTo = (steps: number) => Array.from({ length: steps }, (_, k) => k)
@@ -116,6 +116,49 @@ describe("Trainer, a loss that diverges", () => {
       assert.strictEqual(report.incidents[0]?.resumedAt, 20)
       assert.include(report.incidents[0]?.detail, "3 steps")
     }).pipe(Effect.provide([world("spike:forward_backward@22x3=50"), memory]))
+  )
+
+  for (const keepLast of [1, 2]) {
+    it.effect(`F13, CP2: with ${keepLast} kept, one from before a spike is there when it is noticed`, () =>
+      Effect.gen(function* () {
+        const report = yield* tiny({
+          steps: 30,
+          every: 1,
+          keepLast,
+          horizon: 0,
+          // No step is waited for longer than it takes to keep, to prove and to delete what was saved.
+          onEvent: ({ _tag }) =>
+            _tag === "StepCommitted" ? Effect.repeat(Effect.yieldNow, { times: 400 }) : Effect.void,
+          divergence: { spike: { action: "rollBack", warmup: 5, steps: 4 } }
+        })
+        assert.strictEqual(report.incidents.length, 1)
+        assert.strictEqual(report.incidents[0]?.resumedAt, 21)
+        const state = yield* stateOf
+        assert.isAtLeast(state.deleted.size, 15, "what is older has gone all the same")
+      }).pipe(Effect.provide([world("spike:forward_backward@22x4=50"), memory]))
+    )
+  }
+
+  it.effect("DV2, DV3: no later restore comes back to what holds a batch that is left out", () =>
+    Effect.gen(function* () {
+      const report = yield* tiny({
+        steps: 30,
+        every: 1,
+        divergence: { spike: { action: "skip", warmup: 5, steps: 3 } }
+      }).pipe(Effect.provideService(RunGuard.RunGuard, Option.some(eager)))
+      assert.deepStrictEqual(
+        report.incidents.map(({ cause, resumedAt }) => ({ cause, resumedAt })),
+        [
+          { cause: "diverged", resumedAt: 21 },
+          { cause: "poisoned", resumedAt: 21 }
+        ]
+      )
+      const { steps } = yield* finalState(report.trainingRunId)
+      assert.strictEqual(steps.length, 29, "the batch of step 21 is left out")
+      const held = (yield* Checkpoints.list("tiny")).filter(({ attempt, step }) => attempt === 1 && step > 21)
+      assert.isNotEmpty(held)
+      for (const { unusable } of held) assert.include(unusable, "it holds step 21")
+    }).pipe(Effect.provide([world("spike:forward_backward@22x3=50,poison:forward_backward@26"), memory]))
   )
 
   it.effect("options that make no sense are refused", () =>

@@ -138,6 +138,18 @@ export const mutants: ReadonlyArray<Mutant> = [
     faults: ["F42", "F43", "F44"]
   },
   {
+    name: "no-hindsight",
+    rule: "CP2: a checkpoint that a diverging loss may still reject lets nothing older go",
+    patches: [
+      {
+        file: `${training}Checkpointer.ts`,
+        find: "record.step + hindsight <= committed &&",
+        put: "hindsight + committed >= 0 &&"
+      }
+    ],
+    faults: ["F13"]
+  },
+  {
     name: "no-refund",
     rule: "RP17: a checkpoint found bad gives its attempt back",
     patches: [

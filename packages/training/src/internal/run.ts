@@ -361,6 +361,7 @@ export const run = Effect.fnUntraced(function* <E, R>(
       trainingRunId: live.client.modelId,
       policy: settings.checkpoints,
       horizon: settings.horizon ?? longestHorizon,
+      hindsight: Divergence.hindsight(settings.divergence),
       log,
       rest,
       prove: (path) => proveCheckpoint(path),

@@ -156,12 +156,15 @@ export class Timeout extends Schema.TaggedError<Timeout>()("Timeout", { ...opera
 /** An answer that is not of the protocol. */
 export class BadResponse extends Schema.TaggedError<BadResponse>()("BadResponse", {
   ...operation,
-  problem: Schema.String
+  problem: Schema.String,
+  /** How many such answers came in a row, where the operation's result was asked for again. Absent: one. */
+  tries: Schema.optional(Schema.Int)
 }) {
   readonly isRetryable: boolean = false
   readonly category: Category = "server"
   override get message() {
-    return `${this.operation} got an answer that makes no sense: ${this.problem}. Check that TINKER_BASE_URL is a Tinker service.`
+    const often = this.tries === undefined ? "" : `, ${this.tries} times in a row`
+    return `${this.operation} got an answer that makes no sense${often}: ${told(this.problem)}. Check that TINKER_BASE_URL is a Tinker service.`
   }
 }
 

@@ -318,19 +318,73 @@ describe("ApiFuture.result", () => {
     typeof answer === "object" && "bytes" in answer ? answer.bytes : assert.fail()
   const protobuf = { "content-type": "application/x-protobuf" }
 
-  it.effect.each<[string, Fake.Answer]>([
+  const spoilt: ReadonlyArray<[string, Fake.Answer]> = [
     ["protobuf that was cut", { bytes: bytes(Fake.output()).slice(0, 20), headers: protobuf }],
     ["noise", { bytes: Uint8Array.from([255, 255, 255, 7]), headers: protobuf }],
     ["JSON in place of protobuf", { json: { loss_fn_outputs: [], metrics: {} } }],
     ["an HTML page", { text: "<html>Sign in</html>", headers: { "content-type": "text/html" } }],
     ["an empty body", { text: "" }],
+    ["half a JSON", { text: '{"type": "try_' }],
     ["a bare number", { json: 7 }],
     ["a size that is none", { json: { status: "complete_metadata", response_payload_size: -1 } }]
-  ])("says what is wrong with an answer: %s", ([, answer]) => {
-    const { fake, polls } = polling(answer)
+  ]
+
+  it.effect.each(spoilt)("reads again what it could not read, and never repeats the operation: %s", ([, answer]) => {
+    const { fake, polls } = polling(answer, answer, answer, undefined)
     return Effect.gen(function* () {
-      assert.strictEqual(reasonOf((yield* resultOf(fake, pass)).exit)._tag, "BadResponse")
-      assert.strictEqual(polls().length, 1)
+      const { exit, seconds } = yield* resultOf(fake, pass)
+      assert.deepStrictEqual(Exit.isSuccess(exit) && exit.value.metrics, { "loss:sum": 1 })
+      assert.strictEqual(polls().length, 4)
+      assert.deepStrictEqual(
+        polls().map((seen) => seen.headers["x-tinker-request-iteration"]),
+        ["0", "1", "2", "3"]
+      )
+      assert.strictEqual(fake.of("forward_backward").length, 1)
+      // With pauses between, each longer than the one before.
+      assert.isAtLeast(seconds, 3)
+      assert.isAtMost(seconds, 5)
+    })
+  })
+
+  it.effect.each(spoilt)(
+    "says what is wrong with an answer that stays unreadable, and how often it was read: %s",
+    ([, answer]) => {
+      const { fake, polls } = polling(answer)
+      return Effect.gen(function* () {
+        const reason = reasonOf((yield* resultOf(fake, pass)).exit)
+        assert.strictEqual(reason._tag === "BadResponse" && reason.tries, 4)
+        assert.match(reason.message, /^forward_backward.* got an answer that makes no sense, 4 times in a row: /)
+        assert.strictEqual(polls().length, 4)
+        assert.strictEqual(fake.of("forward_backward").length, 1)
+      })
+    }
+  )
+
+  it.effect("counts unreadable answers in a row: one that can be read starts anew", () => {
+    const bad: Fake.Answer = { text: "" }
+    const { fake, polls } = polling(bad, bad, bad, tryAgain, bad, bad, bad, tryAgain, undefined)
+    return Effect.gen(function* () {
+      assert.isTrue(Exit.isSuccess((yield* resultOf(fake, pass)).exit))
+      assert.strictEqual(polls().length, 9)
+    })
+  })
+
+  it.effect("reads the content of a large result again, not its size", () => {
+    const announced: Fake.Answer = { json: { status: "complete_metadata", response_payload_size: 1_000_000 } }
+    const { fake, polls } = polling(announced, { text: "" }, undefined)
+    return Effect.gen(function* () {
+      assert.isTrue(Exit.isSuccess((yield* resultOf(fake, pass)).exit))
+      assert.deepStrictEqual(
+        polls().map((seen) => seen.json.allow_metadata_only),
+        [true, false, false]
+      )
+    })
+  })
+
+  it.effect("is gone with 410 where the service forgot the result between two readings", () => {
+    const { fake } = polling({ text: "" }, Fake.failing(410, "expired"))
+    return Effect.gen(function* () {
+      assert.strictEqual(reasonOf((yield* resultOf(fake, update)).exit)._tag, "PromiseExpired")
     })
   })
 
@@ -339,9 +393,17 @@ describe("ApiFuture.result", () => {
     ["metrics that are no numbers", { json: { metrics: { a: "x" } } }]
   ])("of an optimizer step too: %s", ([, answer]) => {
     const { fake } = polling(answer)
+    const once = polling(answer, undefined)
     return Effect.gen(function* () {
       assert.strictEqual(reasonOf((yield* resultOf(fake, update)).exit)._tag, "BadResponse")
-    })
+    }).pipe(
+      Effect.andThen(
+        Effect.gen(function* () {
+          assert.isTrue(Exit.isSuccess((yield* resultOf(once.fake, update)).exit))
+          assert.strictEqual(once.fake.of("optim_step").length, 1)
+        })
+      )
+    )
   })
 
   it.effect("takes a metric that JSON cannot say for not a number, and no metrics for none", () => {

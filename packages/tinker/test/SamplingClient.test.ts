@@ -420,9 +420,11 @@ describe("SamplingClient.sample", () => {
     const fake = Fake.make((seen) => (isPoll(seen) ? answer : undefined))
     return Effect.gen(function* () {
       const sampler = yield* newSampler()
-      const reason = yield* reasonOf(sampler.sample(prompt, { numSamples: 2, promptLogprobs: true }))
+      const { exit } = yield* ending(sampler.sample(prompt, { numSamples: 2, promptLogprobs: true }))
+      const reason = failureOf(exit)
       assert.strictEqual(reason._tag, "BadResponse")
       assert.match(reason.message, problem)
+      assert.strictEqual(fake.of("asample").length, 1)
     }).pipe(over(fake))
   })
 

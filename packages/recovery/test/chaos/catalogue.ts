@@ -201,10 +201,16 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     id: "F13",
     what: "a loss far above its course for three steps",
     detected: "moving mean and deviation",
-    recovered: "rolled back to a checkpoint from before, at most `limit` times",
+    recovered:
+      "rolled back to a checkpoint from before, at most `limit` times; retention keeps one, however few are kept",
     scenario: planned(
       (below) => `spike:forward_backward@${5 + below(3)}x3=100`,
-      () => ({ ...sft, keepLast: 10, divergence: { spike: { action: "rollBack", warmup: 3 } }, leastIncidents: 1 })
+      (below) => ({
+        ...(below(2) === 0 ? paced() : sft),
+        horizon: 0,
+        divergence: { spike: { action: "rollBack", warmup: 3 } },
+        leastIncidents: 1
+      })
     )
   },
   {
@@ -286,11 +292,11 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     id: "F23",
     what: "an answer that is cut short, garbage, empty or of another type",
     detected: "decoding",
-    recovered:
-      "a connection that broke is read again; what came whole and makes no sense ends the attempt: restore, the operation is never repeated",
+    recovered: "the result is read again, three times at the most; the operation is never repeated",
     scenario: planned(
       (below) =>
-        `mangle:retrieve_future:${pick(below, ["cut", "garbage", "html", "huge", "empty", "mistyped"])}@${occurrence(below)}x${1 + below(2)}`
+        `mangle:retrieve_future:${pick(below, ["cut", "garbage", "html", "huge", "empty", "mistyped"])}@${occurrence(below)}x${1 + below(2)}`,
+      () => ({ mostAttempts: 1 })
     )
   },
   {
@@ -453,17 +459,14 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     id: "F46",
     what: "checkpoints would expire during a long pause, and the run is poisoned behind it",
     detected: "times to live are kept in the journal",
-    recovered:
-      "renewed while the run waits; where the pause begins during the restore its deadline ends the program (`RecoveryGivenUp`), and the next start goes on",
+    recovered: "renewed while the run waits, or is being restored; a pause counts against no deadline",
     scenario: planned(
       (below) => `pause@${moment(below)}s=${pick(below, ["90m", "2h", "2h", "3h"])},corrupt@${step(below)}`,
       () => ({
         ...paced(),
         ttl: "1 hour",
         keepLast: 10,
-        leastIncidents: 1,
-        ends: ["RecoveryGivenUp"],
-        mostAttempts: 16
+        leastIncidents: 1
       })
     )
   },

@@ -1,11 +1,11 @@
-/** Fetches the result of an accepted operation. Errors repeat the fetch, never the operation. */
+/** Fetches the result of an accepted operation. Errors, and answers that cannot be read, repeat the fetch, never the operation. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import type { QueueState } from "../ApiFuture.ts"
-import { BillingPaused, PromiseExpired, RequestFailed, RunLost, TinkerError } from "../TinkerError.ts"
+import { BadResponse, BillingPaused, PromiseExpired, RequestFailed, RunLost, TinkerError } from "../TinkerError.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Header from "../wire/Headers.ts"
 import * as Json from "../wire/Json.ts"
@@ -45,6 +45,8 @@ const pollTimeoutMillis = 45_000
 /** A server that answers "not yet" faster than this does not hold the request, so the client has to pause by itself. */
 const heldMillis = 500
 const badRequestRetries = 3
+/** How often in a row an answer that cannot be read is asked for again: reading changes nothing on the service. */
+const readAgain = 3
 
 const states = new Set(["active", "paused_capacity", "paused_rate_limit"])
 
@@ -71,6 +73,7 @@ const fetch = Effect.fnUntraced(function* <A>(transport: Transport, poll: Poll<A
   let failures = 0
   let quick = 0
   let badRequests = 0
+  let unreadable = 0
   let billing = 0
   let goodAt = yield* Clock.currentTimeMillis
 
@@ -155,34 +158,72 @@ const fetch = Effect.fnUntraced(function* <A>(transport: Transport, poll: Poll<A
       }
 
       failures = badRequests = billing = 0
-      const contentType = reply.headers["content-type"] ?? ""
-      if (contentType.includes(Header.protobuf)) {
-        return yield* decode._tag === "binary"
-          ? Effect.mapError(decode.read(reply.body), scrubbed(transport))
-          : Effect.fail(badResponse(operation, "it is protobuf where JSON was due"))
-      }
-      const body = yield* parseJson(operation, reply)
-      if (!isRecord(body))
-        return yield* badResponse(operation, `expected a JSON object, got ${Status.excerpt(JSON.stringify(body))}`)
-      if (body.type === "try_again") {
-        yield* report(poll, body)
-        quick = yield* pace(quick, now - started)
+      const read = yield* Effect.result(contentOf(transport, poll, reply, allowMetadataOnly))
+      if (Result.isFailure(read)) {
+        const { reason } = read.failure
+        if (reason._tag !== "BadResponse") return yield* read.failure
+        const { problem } = reason
+        if (unreadable === readAgain) {
+          const tries = unreadable + 1
+          return yield* new TinkerError({ reason: new BadResponse({ operation: reason.operation, problem, tries }) })
+        }
+        const delay = yield* backoff(unreadable++, 500, 10_000)
+        yield* Effect.logWarning(
+          `${operation} has a result that makes no sense (${problem}): read again in ${delay} ms`
+        )
+        yield* Effect.sleep(delay)
         continue
       }
-      if (body.status === "complete_metadata") {
-        const { response_payload_size: size } = yield* decodeValue(operation, Json.CompleteMetadata)(body)
-        if (!allowMetadataOnly)
-          return yield* badResponse(operation, "its size was announced twice, without its content")
-        // A large one waits until those before it are read.
-        return yield* transport.responses().spend(size)(fetch(false))
+      unreadable = 0
+      const content = read.success
+      switch (content._tag) {
+        case "result":
+          return content.value
+        case "pending":
+          yield* report(poll, content.body)
+          quick = yield* pace(quick, now - started)
+          continue
+        case "announced":
+          // A large one waits until those before it are read.
+          return yield* transport.responses().spend(content.size)(fetch(false))
       }
-      if ("error" in body) return yield* failed(poll, body)
-      return yield* decode._tag === "json"
-        ? decode.read(body)
-        : Effect.fail(badResponse(operation, `it is JSON (${Status.excerpt(contentType)}) where protobuf was due`))
     }
   })
   return yield* fetch(true)
+})
+
+/** What came with a good status. */
+type Content<A> =
+  | { readonly _tag: "result"; readonly value: A }
+  | { readonly _tag: "pending"; readonly body: Record<string, unknown> }
+  | { readonly _tag: "announced"; readonly size: number }
+
+/** Fails with `BadResponse` where it cannot be read, and with another reason where it says that the operation failed. */
+const contentOf = Effect.fnUntraced(function* <A>(
+  transport: Transport,
+  poll: Poll<A>,
+  reply: Reply,
+  allowMetadataOnly: boolean
+): Effect.fn.Return<Content<A>, TinkerError> {
+  const { decode, operation } = poll
+  const contentType = reply.headers["content-type"] ?? ""
+  if (contentType.includes(Header.protobuf)) {
+    if (decode._tag !== "binary") return yield* badResponse(operation, "it is protobuf where JSON was due")
+    return { _tag: "result", value: yield* Effect.mapError(decode.read(reply.body), scrubbed(transport)) }
+  }
+  const body = yield* parseJson(operation, reply)
+  if (!isRecord(body))
+    return yield* badResponse(operation, `expected a JSON object, got ${Status.excerpt(JSON.stringify(body))}`)
+  if (body.type === "try_again") return { _tag: "pending", body }
+  if (body.status === "complete_metadata") {
+    const { response_payload_size: size } = yield* decodeValue(operation, Json.CompleteMetadata)(body)
+    if (!allowMetadataOnly) return yield* badResponse(operation, "its size was announced twice, without its content")
+    return { _tag: "announced", size }
+  }
+  if ("error" in body) return yield* failed(poll, body)
+  if (decode._tag !== "json")
+    return yield* badResponse(operation, `it is JSON (${Status.excerpt(contentType)}) where protobuf was due`)
+  return { _tag: "result", value: yield* decode.read(body) }
 })
 
 /** What a binary answer holds was not scrubbed as a text is. */

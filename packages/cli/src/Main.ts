@@ -72,9 +72,9 @@ const report = Effect.fnUntraced(function* (cause: Cause.Cause<unknown>, args: R
   const asked = Option.getOrUndefined(Cause.findErrorOption(cause))
   if (CliError.isCliError(asked) && asked._tag === "ShowHelp" && asked.errors.length === 0) return
   const failure = Failure.ofCause(cause)
-  const text = output.format === "json" ? [JSON.stringify(Failure.json(failure))] : Failure.lines(failure)
-  yield* Effect.forEach(text, output.note, { discard: true })
-  if (failure.defect || isVerbose(args)) yield* output.note(Cause.pretty(cause))
+  const text = output.format === "json" ? [JSON.stringify(Failure.json(failure))] : [...Failure.lines(failure)]
+  if (failure.defect || isVerbose(args)) text.push(Cause.pretty(cause))
+  yield* Effect.forEach(text, (line) => output.note(Failure.withoutKeys(line)), { discard: true })
   return yield* new Exited({ code: failure.code })
 })
 

@@ -121,6 +121,26 @@ describe.concurrent("credentials and services", () => {
     refused(await tinkex(["run", "list"], url), 3, "TINKER_BASE_URL must be http or https")
   })
 
+  it("never repeats a key from the command line, not even one in the wrong place", seconds(120), async () => {
+    const rule = "--key must be a key, which begins with tml- or eyJ, then = and a user."
+    const cases: ReadonlyArray<readonly [ReadonlyArray<string>, string]> = [
+      [["emulator", "--key", "tml-oopsoops"], rule],
+      [["emulator", "--key", "tml-oopsoops=", "--log-level", "debug"], rule],
+      [["emulator", "--key", "tml-first=ann", "--key", "oopsoops=ann", "--json"], rule],
+      [["emulator", "--key"], "Missing value for flag --key"],
+      [["emulator", "tml-oopsoops"], 'Unexpected positional argument: "tml-<redacted>'],
+      [["emulator", "--api", "eyJoopsoops.x.y", "--log-level", "debug"], "--api"],
+      [["run", "list", "--emulator-url", "ftp://ann:oopsoops@host"], "--emulator-url must be a URL such as"],
+      [["run", "list", "--emulator-url", "http://ann:oopsoops@127.0.0.1:9"], "must not hold a user name or a password"]
+    ]
+    for (const [args, words] of cases) {
+      const ended = await tinkex(args)
+      assert.include([2, 3], ended.code, ended.stderr)
+      assert.include(ended.stderr, words)
+      assert.notInclude(ended.stderr + ended.stdout, "oops", args.join(" "))
+    }
+  })
+
   it("refuses a tokenizer that is none", seconds(30), async () => {
     refused(await tinkex([...real, "--tokenizer", tokenizer], { TINKER_API_KEY: "tml-x" }), 3, "tokenizer")
   })

@@ -4,6 +4,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
 import { Emulator } from "@tinkex/emulator/Emulator"
 import * as FaultPlan from "@tinkex/emulator/FaultPlan"
 import { Output } from "../Output.ts"
@@ -26,10 +27,7 @@ export const emulator = Command.make(
       Flag.withDescription("Serve one of the small models under another name: Qwen/Qwen3-8B=tiny/byte-lm-16"),
       Flag.withDefault<Record<string, string>>({})
     ),
-    key: Flag.KeyValuePair("key").pipe(
-      Flag.withDescription("Let this key in, as this user: tml-secret=ann (default: any key, one user)"),
-      Flag.optional
-    ),
+    keys: flags.keys,
     tokenExchange: Flag.Boolean("token-exchange").pipe(
       Flag.withDescription("Keys are good for a token only, as on a service with token authentication"),
       Flag.withDefault(false)
@@ -51,7 +49,7 @@ export const emulator = Command.make(
     buildTime: flags.duration("build-time", "An archive or a trace takes so long to be made (default: none)"),
     seed: flags.count("seed", "Of ids, of models without one, and of ranges in --inject", [0, 2_147_483_647], 1)
   },
-  Effect.fnUntraced(function* ({ directory, host, inject, key, model, port, seed, ...settings }) {
+  Effect.fnUntraced(function* ({ directory, host, inject, keys, model, port, seed, ...settings }) {
     const output = yield* Output
     const faults = Option.isSome(inject) ? yield* FaultPlan.parse(inject.value, seed) : undefined
     yield* Emulator.serve({
@@ -60,7 +58,8 @@ export const emulator = Command.make(
       seed,
       faults,
       models: model,
-      apiKeys: Option.getOrUndefined(key),
+      apiKeys:
+        keys.length === 0 ? undefined : Object.fromEntries(keys.map(([key, user]) => [Redacted.value(key), user])),
       tokenExchange: settings.tokenExchange,
       api: settings.api,
       compute: settings.compute,

@@ -2,6 +2,7 @@
 import * as Flag from "effect/cli/Flag"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 
 /** Read from the arguments by `Output`; declared here so that it is documented and checked. */
@@ -53,8 +54,11 @@ export const journal = Flag.String("journal").pipe(
 
 const isUrl = (text: string) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)
 
+/** What stands before an `@` may be a password. */
+const shown = (url: string) => (url.includes("@") ? "" : `, but is ${url}`)
+
 export const emulatorUrl = Flag.String("emulator-url").pipe(
-  Flag.filter(isUrl, (text) => `--emulator-url must be a URL such as http://127.0.0.1:8080, but is ${text}`),
+  Flag.filter(isUrl, (text) => `--emulator-url must be a URL such as http://127.0.0.1:8080${shown(text)}`),
   Flag.map((text) => text.replace(/\/+$/, "")),
   Flag.withDescription("Talk to the emulator of another process"),
   Flag.optional
@@ -63,6 +67,19 @@ export const emulatorUrl = Flag.String("emulator-url").pipe(
 export const inject = Flag.String("inject").pipe(
   Flag.withDescription("Faults of the emulator, such as corrupt@12,lose:optim_step@3"),
   Flag.optional
+)
+
+const keyAndUser = (given: Redacted.Redacted<string>): Option.Option<readonly [Redacted.Redacted<string>, string]> => {
+  const [, key, user] = /^((?:tml-|eyJ)[\x21-\x7e]+)=([^=]+)$/.exec(Redacted.value(given)) ?? []
+  return key === undefined || user === undefined ? Option.none() : Option.some([Redacted.make(key), user])
+}
+
+/** Keys with their users. A key is a secret, also where it is malformed, so it is never said which one is. */
+export const keys = Flag.Redacted("key").pipe(
+  Flag.filterMap(keyAndUser, () => "--key must be a key, which begins with tml- or eyJ, then = and a user"),
+  Flag.withMetavar("KEY=USER"),
+  Flag.withDescription("Let this key in, as this user: tml-secret=ann (default: any key, one user)"),
+  Flag.atLeast(0)
 )
 
 export const orUndefined = Option.getOrUndefined

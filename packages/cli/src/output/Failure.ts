@@ -236,6 +236,9 @@ export const ofCause = (cause: Cause.Cause<unknown>): Failure => {
   )
 }
 
+/** A key or a token that came in an argument which is not for keys is quoted as any other argument would be, but for this. */
+export const withoutKeys = (text: string): string => text.replaceAll(/\b(tml-|eyJ)[\w-][\w.~+/=-]{4,}/g, "$1<redacted>")
+
 /** For a person. */
 export const lines = (failure: Failure): ReadonlyArray<string> => {
   const ids = Object.entries(failure.ids).map(([name, id]) => `${name} ${id}`)

@@ -5,6 +5,7 @@
  * cannot work fails the layer with `InvalidConfig`. The key is never part of an error, a log line or a span.
  */
 import * as Config from "effect/Config"
+import * as ConfigProvider from "effect/ConfigProvider"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -62,7 +63,8 @@ export interface TinkerOptions {
   readonly userMetadata?: Record<string, string> | undefined
   /**
    * Whether to tell the service how a session begins and ends and which errors it meets; see `Telemetry`. Default here: no.
-   * `layerConfig` does as the official client and tells, unless `TINKER_TELEMETRY` is set to anything but 1, true, yes or on.
+   * `layerConfig` does as the official client and tells, unless `TINKER_TELEMETRY` is set to anything but 1, true, yes or on;
+   * set to nothing, it is off.
    */
   readonly telemetry?: boolean | undefined
 }
@@ -89,8 +91,8 @@ export class Tinker extends Context.Service<Tinker, { readonly config: Settings;
   /**
    * The same with fetch and the environment: `TINKER_API_KEY` or `TINKER_CREDENTIAL_CMD` (one of them is required),
    * `TINKER_BASE_URL`, `TINKER_PROJECT_ID`, `TINKER_TAGS` (separated by commas), `TINKER_TELEMETRY`,
-   * `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`. An empty variable counts as unset; what
-   * is given here wins.
+   * `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`. An empty variable counts as unset, and
+   * an empty `TINKER_TELEMETRY` as no; what is given here wins.
    */
   static readonly layerConfig = (
     options: Partial<TinkerOptions> = {}
@@ -115,7 +117,7 @@ const fromEnvironment = Effect.fnUntraced(function* (options: Partial<TinkerOpti
   }
   const clientId = yield* read("CLOUDFLARE_ACCESS_CLIENT_ID")
   const clientSecret = yield* read("CLOUDFLARE_ACCESS_CLIENT_SECRET")
-  const told = yield* Config.option(Config.String("TINKER_TELEMETRY")).pipe(Effect.orElseSucceed(Option.none<string>))
+  const tells = yield* wantsTelemetry
   const tags = options.tags ?? (yield* read("TINKER_TAGS"))?.split(",")
   return {
     ...options,
@@ -124,14 +126,22 @@ const fromEnvironment = Effect.fnUntraced(function* (options: Partial<TinkerOpti
     cloudflareAccess:
       options.cloudflareAccess ??
       (clientId === undefined || clientSecret === undefined ? undefined : { clientId, clientSecret }),
-    telemetry:
-      options.telemetry ??
-      Option.match(told, { onNone: () => true, onSome: (text) => /^(?:1|true|yes|on)$/i.test(text.trim()) }),
+    telemetry: options.telemetry ?? tells,
     baseUrl: options.baseUrl ?? (yield* read("TINKER_BASE_URL")),
     projectId: options.projectId ?? (yield* read("TINKER_PROJECT_ID")),
     tags: tags?.map((tag) => tag.trim()).filter((tag) => tag !== "")
   }
 })
+
+/** Configuration has no empty texts, so whether a variable without one is there is asked of the names that begin alike. */
+const wantsTelemetry = Effect.gen(function* () {
+  const provider = yield* ConfigProvider.ConfigProvider
+  const told = yield* Config.option(Config.String("TINKER_TELEMETRY"))
+  if (Option.isSome(told)) return /^(?:1|true|yes|on)$/i.test(told.value.trim())
+  const names = yield* provider.load(["TINKER"])
+  return !(names?._tag === "Record" && names.keys.has("TELEMETRY"))
+  // What cannot be read is not consent.
+}).pipe(Effect.orElseSucceed(() => false))
 
 const connect = Effect.fnUntraced(function* (options: TinkerOptions) {
   const { credentialCommand } = options

@@ -206,7 +206,9 @@ describe("Telemetry", () => {
     ["On", true],
     ["0", false],
     ["off", false],
-    ["maybe", false]
+    ["maybe", false],
+    ["", false],
+    [" ", false]
   ])("TINKER_TELEMETRY=%s", ([value, expected]) =>
     Effect.gen(function* () {
       const env = { TINKER_API_KEY: Fake.key, ...(value === undefined ? {} : { TINKER_TELEMETRY: value }) }

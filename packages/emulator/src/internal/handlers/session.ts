@@ -185,6 +185,7 @@ export const beginModel = (
   })
 }
 
+/** In the service's words, but for the limit. */
 const problemOfRank = (rank: number): string | undefined => {
   if (rank < 1) return "lora_config.rank must be positive"
   if (rank > LanguageModel.maxRank) return `lora_config.rank must be at most ${LanguageModel.maxRank} here`

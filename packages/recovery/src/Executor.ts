@@ -9,7 +9,7 @@
  * - **X5** no more than `maxConcurrent` tries run at once. Waits between tries hold no place, and a run that comes back for its
  *   next try goes before one that has not had its first, but for every fourth place;
  * - **X6** a try that failed while the service was away altogether, or that was told to wait, is not counted: the recovery waits until
- *   the service answers, up to `pauseLimit` in all;
+ *   the service answers, up to `pauseLimit` in all. While the service holds a try back its deadline stands still, up to the same limit;
  * - **X7** one run is recovered by one cause no more than `maxRecoveries` times within `recoveryWindow`, however each of them ended.
  *
  * It keeps nothing on disk: when the process dies, its recoveries die with it, and the resumed run finds its own way.
@@ -25,9 +25,11 @@ import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import type * as Tracer from "effect/Tracer"
+import type { QueueState } from "@tinkex/tinker/ApiFuture"
 import * as ChildSpec from "@tinkex/supervision/ChildSpec"
 import type { SupervisorRef } from "@tinkex/supervision/SupervisorRef"
 import type { EventLog } from "./internal/eventLog.ts"
+import * as Deadline from "./internal/deadline.ts"
 import * as Failures from "./internal/failures.ts"
 import type { Outage } from "./internal/outage.ts"
 import * as Slots from "./internal/slots.ts"
@@ -70,6 +72,7 @@ export type Progress =
       readonly rejected: number
     }
   | { readonly _tag: "ClientCreated"; readonly trainingRunId: string }
+  | { readonly _tag: "QueueState"; readonly state: QueueState }
   | { readonly _tag: "Quarantined"; readonly path: string; readonly why: string }
   | { readonly _tag: "Resumed"; readonly trainingRunId: string; readonly step: number | null }
 
@@ -110,7 +113,14 @@ interface Job {
   readonly history: Array<string>
   begun: boolean
   tries: number
+  /** How long the service has had it wait so far. */
+  paused: Duration.Duration
+  /** When the service last held it back, or let go of it. */
+  heldAt: number | undefined
 }
+
+/** A pause that begins so soon after another is the same one to whoever is told. */
+const sameMillis = 60_000
 
 const shuttingDown = "the recovery is shutting down"
 
@@ -182,9 +192,28 @@ export const make = (
     duration
   })
 
-  const reporter = (job: Job, began: number, span: Tracer.Span) => (progress: Progress) =>
+  /** A pause is told once, however often the service changes its mind. */
+  const queue = Effect.fnUntraced(function* (
+    job: Job,
+    deadline: Deadline.Deadline,
+    { reason, state }: QueueState,
+    span: Tracer.Span
+  ) {
+    const paused = state === "paused_capacity" || state === "paused_rate_limit"
+    const now = yield* uptime
+    const before = job.heldAt
+    if (paused || before !== undefined) job.heldAt = now
+    yield* deadline.hold(paused)
+    if (!paused || (before !== undefined && now - before < sameMillis)) return
+    const detail = reason ?? "the service holds the restore back"
+    yield* log.emit({ _tag: "paused", ...common(job), tag: state, detail }, span)
+  })
+
+  const reporter = (job: Job, began: number, deadline: Deadline.Deadline, span: Tracer.Span) => (progress: Progress) =>
     Effect.flatMap(since(began), (elapsed) => {
       switch (progress._tag) {
+        case "QueueState":
+          return queue(job, deadline, progress.state, span)
         case "Fenced":
           return log.emit({ _tag: "fenced", ...common(job) }, span)
         case "CheckpointSelected": {
@@ -206,23 +235,28 @@ export const make = (
       }
     })
 
+  const leftToPause = (job: Job) => Duration.subtract(policy.pauseLimit, job.paused)
+
   const tryOnce = <A>(job: Job, request: Request<A>, span: Tracer.Span) =>
     Effect.gen(function* () {
       job.tries++
       const began = yield* uptime
       const waited = Duration.millis(began - job.detectedAt)
       yield* log.emit({ _tag: "started", ...common(job, waited), maxAttempts: policy.maxAttempts }, span)
-      const restored = yield* Effect.suspend(() => request.restore(reporter(job, began, span))).pipe(
-        Effect.timeoutOrElse({
-          duration: policy.attemptDeadline,
-          orElse: () =>
-            Effect.fail(
-              refuse(new AttemptTimedOut({ runId: job.incident.trainingRunId, limit: policy.attemptDeadline }))
-            )
-        }),
-        Effect.catchDefect((defect) => Effect.fail(Failures.fromDefect(job.incident.trainingRunId, defect))),
+      const { trainingRunId } = job.incident
+      const deadline = yield* Deadline.make(
+        Duration.toMillis(policy.attemptDeadline),
+        Duration.toMillis(leftToPause(job))
+      )
+      const overdue = Effect.andThen(deadline.reached, () =>
+        Effect.fail(refuse(new AttemptTimedOut({ runId: trainingRunId, limit: policy.attemptDeadline })))
+      )
+      const restored = yield* Effect.suspend(() => request.restore(reporter(job, began, deadline, span))).pipe(
+        Effect.raceFirst(overdue),
+        Effect.catchDefect((defect) => Effect.fail(Failures.fromDefect(trainingRunId, defect))),
         Effect.result
       )
+      job.paused = Duration.sum(job.paused, Duration.millis(yield* deadline.stood))
       return { restored, took: yield* since(began) }
     }).pipe(slots.hold(job.tries > 0))
 
@@ -251,26 +285,25 @@ export const make = (
     const { incident } = job
     yield* spend(incident)
     const nextDelay = yield* Schedule.toStep(RecoveryPolicy.schedule(policy))
-    let paused = Duration.zero
     while (true) {
       const { restored, took } = yield* tryOnce(job, request, span)
       if (Result.isSuccess(restored)) return restored.success
       const error = restored.failure
       const tag = "tag" in error.reason ? error.reason.tag : error.reason._tag
-      const left = Duration.subtract(policy.pauseLimit, paused)
+      const left = leftToPause(job)
       const pause = Failures.pauseOf(error, policy.maxDelay)
       if (pause !== undefined && Duration.isGreaterThan(left, Duration.zero)) {
         const wait = Duration.min(pause, left)
         yield* log.emit({ _tag: "paused", ...common(job, wait), tag, detail: error.message }, span)
         job.tries--
-        paused = Duration.sum(paused, wait)
+        job.paused = Duration.sum(job.paused, wait)
         yield* Effect.sleep(wait)
         continue
       }
       const waited = Failures.looksLikeOutage(error) ? yield* waitOut(job, left, span) : undefined
       if (waited !== undefined) {
         job.tries--
-        paused = Duration.sum(paused, waited)
+        job.paused = Duration.sum(job.paused, waited)
         continue
       }
       job.history.push(error.message)
@@ -346,7 +379,9 @@ export const make = (
       ended: yield* Deferred.make<void>(),
       history: [],
       begun: false,
-      tries: 0
+      tries: 0,
+      paused: Duration.zero,
+      heldAt: undefined
     }
     const parent = Option.getOrUndefined(yield* Effect.option(Effect.currentParentSpan))
     const body = Effect.useSpan(

@@ -201,7 +201,8 @@ const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy)
             optimizer: options.restoreOptimizer ?? policy.restoreOptimizer,
             scope,
             userMetadata: { "tinkex.recovered_from": Restore.runOf(path), "tinkex.incident": id },
-            onCreated: (client) => report({ _tag: "ClientCreated", trainingRunId: client.modelId })
+            onCreated: (client) => report({ _tag: "ClientCreated", trainingRunId: client.modelId }),
+            onQueueState: (state) => report({ _tag: "QueueState", state })
           }).pipe(
             Effect.mapError((error) =>
               error._tag === "TinkerError"

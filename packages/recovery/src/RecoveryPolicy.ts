@@ -35,7 +35,10 @@ export interface RecoveryPolicyOptions {
   readonly restoreOptimizer?: boolean | undefined
   /** Which checkpoint: `latest` with older ones as fallback, `best(metric, mode)`, `specific(path)` or `custom(name, choose)`. Default latest. */
   readonly strategy?: CheckpointSelector.Strategy | undefined
-  /** How long one try may take before it is stopped and counted as failed. Default 15 minutes. */
+  /**
+   * How long one try may take before it is stopped and counted as failed. It stands still while the service holds the try back (see
+   * `pauseLimit`). Default 15 minutes.
+   */
   readonly attemptDeadline?: Duration.Input | undefined
   /** Tries that run at the same time, over all runs, 1 to 1024. Default 4. */
   readonly maxConcurrent?: number | undefined

@@ -79,6 +79,66 @@ describe("Executor", () => {
     })
   )
 
+  it.effect("X6: the deadline of a try stands still while the service holds it back, and that is told once", () =>
+    Effect.gen(function* () {
+      const { events, executor } = yield* start({ maxAttempts: 1, attemptDeadline: "1 minute", pauseLimit: "4 hours" })
+      const restoring = yield* Effect.forkChild(
+        executor.recover(
+          request("a", (report) =>
+            Effect.gen(function* () {
+              for (let i = 0; i < 3; i++) {
+                yield* Effect.sleep("10 seconds")
+                yield* report({ _tag: "QueueState", state: { state: "paused_capacity", reason: "full" } })
+                yield* Effect.sleep("1 hour")
+                yield* report({ _tag: "QueueState", state: { state: "active", reason: undefined } })
+              }
+              yield* Effect.sleep("20 seconds")
+              return "new"
+            })
+          )
+        )
+      )
+      yield* settle
+      for (let minutes = 0; minutes < 185; minutes++) yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* Fiber.join(restoring), "new")
+      const paused = events.filter(({ _tag }) => _tag === "paused")
+      assert.deepInclude(paused[0], { tag: "paused_capacity", detail: "full", try: 1 })
+      assert.strictEqual(paused.length, 1)
+    })
+  )
+
+  it.effect("X2, X6: nobody is held back for longer than the pause limit, and time that is not paused counts", () =>
+    Effect.gen(function* () {
+      const { executor } = yield* start({ maxAttempts: 1, attemptDeadline: "1 minute", pauseLimit: "2 hours" })
+      for (const [held, hours] of [
+        [true, 2],
+        [false, 0]
+      ] as const) {
+        const fiber = yield* Effect.forkChild(
+          Effect.flip(
+            executor.recover(
+              request(`held-${held}`, (report) =>
+                Effect.andThen(
+                  report({
+                    _tag: "QueueState",
+                    state: { state: held ? "paused_rate_limit" : "unknown", reason: undefined }
+                  }),
+                  Effect.never
+                )
+              )
+            )
+          )
+        )
+        yield* settle
+        yield* TestClock.adjust(Duration.hours(hours))
+        yield* TestClock.adjust("59 seconds")
+        assert.isUndefined(fiber.pollUnsafe())
+        yield* TestClock.adjust("2 seconds")
+        assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, "Exhausted")
+      }
+    })
+  )
+
   it.effect("X1: refuses a second recovery of a training run, whatever it is called", () =>
     Effect.gen(function* () {
       const { executor } = yield* start()

@@ -91,4 +91,19 @@ describe("with Recovery.layer({ enabled: true }) a run ends in the state of one 
       assert.isFalse(events.some((event) => event._tag === "detected" || event._tag === "stalled"))
     })
   )
+
+  it.effect("F46: a restore that the service has no room for waits as long as the pause, in one try", () =>
+    Effect.gen(function* () {
+      const expected = yield* undisturbed
+      const { events, report, state } = yield* guarded("pause@20s=3h,corrupt@30s", {
+        onEvent: ({ _tag }) => (_tag === "StepCommitted" ? Effect.sleep("5 seconds") : Effect.void)
+      })
+      assert.deepStrictEqual(state, expected)
+      assert.strictEqual(report.attempts, 2)
+      const told = events.map(({ _tag }) => _tag)
+      assert.strictEqual(told.filter((tag) => tag === "paused").length, 1)
+      assert.strictEqual(told.filter((tag) => tag === "started").length, 1)
+      assert.notInclude(told, "failed")
+    })
+  )
 })

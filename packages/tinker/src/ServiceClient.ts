@@ -4,6 +4,7 @@ import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import type { QueueState } from "./ApiFuture.ts"
 import type { CallOptions } from "./CallOptions.ts"
 import type { RestClient } from "./RestClient.ts"
 import type { SamplingClient, SamplingOptions } from "./SamplingClient.ts"
@@ -25,6 +26,8 @@ export interface LoraOptions extends CallOptions {
   readonly userMetadata?: Record<string, string> | undefined
   /** Fixed for the life of the model; its steps have the same. Default AdamW. Dimuon came after revision 0.25 of the API. */
   readonly optimizer?: "adamw" | "dimuon" | undefined
+  /** Told with each poll what the service says while the model is not made yet, such as that there is no room for it. */
+  readonly onQueueState?: ((state: QueueState) => Effect.Effect<void>) | undefined
 }
 
 /** A new model that starts as a checkpoint. */

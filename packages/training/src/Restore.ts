@@ -18,8 +18,11 @@
 import * as Data from "effect/Data"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { ApiFuture, QueueState } from "@tinkex/tinker/ApiFuture"
 import * as CheckpointPath from "@tinkex/tinker/CheckpointPath"
 import type { Checkpoint } from "@tinkex/tinker/Checkpoint"
 import type { Datum } from "@tinkex/tinker/Datum"
@@ -32,6 +35,7 @@ import * as CheckpointSelector from "./CheckpointSelector.ts"
 import { whatHappened } from "./internal/whatHappened.ts"
 import type { ModelConfig } from "./JournalRecord.ts"
 import * as Probe from "./internal/probe.ts"
+import * as QueueChanges from "./internal/queueChanges.ts"
 import { astray, metricsOf, type RunState } from "./RunState.ts"
 
 /** The checkpoint cannot be used, and trying it again would not help. */
@@ -212,11 +216,18 @@ const condemns = (error: TinkerError): boolean => {
   }
 }
 
+/** Awaits a result, and passes on what the service says of it meanwhile. */
+const heard = Effect.fnUntraced(function* <A>(future: ApiFuture<A>, tell: (state: QueueState) => Effect.Effect<void>) {
+  const told = yield* Effect.forkChild(Stream.runForEach(future.queueState, tell))
+  return yield* Effect.ensuring(future.result, Effect.andThen(Fiber.interrupt(told), tell(QueueChanges.active)))
+})
+
 /**
  * Makes a fresh model and loads one checkpoint into it.
  *
  * `optimizer` restores Adam's state too (default everywhere in this library: true). `expected` is the shape of the run, if
- * known; without it the shape is the checkpoint's own. `onCreated` is told of the new model before the load. Fails with
+ * known; without it the shape is the checkpoint's own. `onCreated` is told of the new model before the load, `onQueueState` of
+ * pauses. Fails with
  * `CheckpointRefused` for a bad checkpoint and with `TinkerError` for anything that a later try may survive. The client lives
  * in the caller's scope; where the restore fails, its model is unloaded.
  */
@@ -227,12 +238,15 @@ export const fromCheckpoint = Effect.fn("Restore.fromCheckpoint")(function* <E =
     readonly expected?: ModelConfig | undefined
     readonly userMetadata?: Record<string, string> | undefined
     readonly onCreated?: ((client: TrainingClient) => Effect.Effect<void, E>) | undefined
+    /** Told when the service holds the model, the load or the probe back, and when it does not any more. */
+    readonly onQueueState?: ((state: QueueState) => Effect.Effect<void>) | undefined
     /** A batch, and its log-probabilities when the checkpoint was saved: other ones refuse it. Costs a forward pass. */
     readonly probe?: { readonly batch: ReadonlyArray<Datum>; readonly logprobs: ReadonlyArray<number> } | undefined
   }
 ): Effect.fn.Return<TrainingClient, CheckpointRefused | TinkerError | E, ServiceClient | RestClient | Scope.Scope> {
   const rest = yield* RestClient
   const service = yield* ServiceClient
+  const tell = QueueChanges.make(options.onQueueState ?? (() => Effect.void))
   const refuse = (why: string) => new CheckpointRefused({ path, why })
   const info = yield* rest
     .weightsInfo(path)
@@ -248,17 +262,18 @@ export const fromCheckpoint = Effect.fn("Restore.fromCheckpoint")(function* <E =
     trainMlp: options.expected?.trainMlp ?? Option.getOrElse(info.trainMlp, () => true),
     trainAttn: options.expected?.trainAttn ?? Option.getOrElse(info.trainAttn, () => true),
     trainUnembed: options.expected?.trainUnembed ?? Option.getOrElse(info.trainUnembed, () => true),
-    userMetadata: options.userMetadata
+    userMetadata: options.userMetadata,
+    onQueueState: tell
   })
   return yield* Effect.gen(function* () {
+    yield* tell(QueueChanges.active)
     if (options.onCreated !== undefined) yield* options.onCreated(client)
-    const load = yield* client.loadState(path, { optimizer: options.optimizer })
-    yield* load.result
+    yield* heard(yield* client.loadState(path, { optimizer: options.optimizer }), tell)
     const run = yield* rest.getTrainingRun(client.modelId)
     if (run.corrupted) return yield* refuse("the run was flagged as corrupted right after the load")
     if (options.probe !== undefined) {
       const forward = yield* client.forward(options.probe.batch, { loss: "cross_entropy" })
-      const found = Probe.read(yield* forward.result)
+      const found = Probe.read(yield* heard(forward, tell))
       const off = found === undefined ? undefined : Probe.mismatch(options.probe.logprobs, found)
       if (off !== undefined) return yield* refuse(off)
     }

@@ -12,6 +12,7 @@ import type * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import type { QueueState } from "@tinkex/tinker/ApiFuture"
 import type { TrainingClient } from "@tinkex/tinker/TrainingClient"
 import type * as CheckpointSelector from "./CheckpointSelector.ts"
 import type { Plan } from "./Restore.ts"
@@ -72,6 +73,8 @@ export type RestoreProgress =
       readonly rejected: number
     }
   | { readonly _tag: "ClientCreated"; readonly trainingRunId: string; readonly attempt: number }
+  /** What the service says of what is being waited for. A pause is nobody's fault, and counts against no limit. */
+  | { readonly _tag: "QueueState"; readonly state: QueueState }
   | { readonly _tag: "Quarantined"; readonly path: string; readonly why: string }
   | { readonly _tag: "Resumed"; readonly trainingRunId: string; readonly step: number }
 

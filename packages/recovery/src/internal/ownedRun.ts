@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
+import type { QueueState } from "@tinkex/tinker/ApiFuture"
 import { RestClient, type WeightsInfo } from "@tinkex/tinker/RestClient"
 import { ServiceClient } from "@tinkex/tinker/ServiceClient"
 import type { TinkerError } from "@tinkex/tinker/TinkerError"
@@ -161,6 +162,7 @@ export const load = Effect.fnUntraced(function* <E = never>(
     readonly scope: Scope.Scope
     readonly userMetadata: Record<string, string>
     readonly onCreated: (client: TrainingClient) => Effect.Effect<void, E>
+    readonly onQueueState: (state: QueueState) => Effect.Effect<void>
     /** Part of the load: where it fails, the model is unloaded again. */
     readonly onLoaded?: ((client: TrainingClient) => Effect.Effect<void, E>) | undefined
   }
@@ -169,7 +171,8 @@ export const load = Effect.fnUntraced(function* <E = never>(
   return yield* Restore.fromCheckpoint(path, {
     optimizer: options.optimizer,
     userMetadata: options.userMetadata,
-    onCreated: options.onCreated
+    onCreated: options.onCreated,
+    onQueueState: options.onQueueState
   }).pipe(
     Effect.tap((client) =>
       Effect.onExit(options.onLoaded?.(client) ?? Effect.void, (exit) =>
@@ -286,6 +289,7 @@ export const restore = Effect.fnUntraced(function* (
           claim?.created(client) ?? Effect.void,
           report({ _tag: "ClientCreated", trainingRunId: client.modelId })
         ),
+      onQueueState: (state) => report({ _tag: "QueueState", state }),
       onLoaded: (client) => claim?.started(client) ?? Effect.void
     }).pipe(Effect.result)
     if (loaded._tag === "Success") {

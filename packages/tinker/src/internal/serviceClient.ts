@@ -5,6 +5,7 @@ import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import type { QueueState } from "../ApiFuture.ts"
 import type { CallOptions } from "../CallOptions.ts"
 import type { RestClient } from "../RestClient.ts"
 import type { FromStateOptions, LoraOptions, ServiceClient } from "../ServiceClient.ts"
@@ -32,6 +33,7 @@ interface NewModel {
   readonly trainUnembed: boolean
   readonly userMetadata: Record<string, string> | undefined
   readonly optimizer: LoraOptions["optimizer"]
+  readonly onQueueState: LoraOptions["onQueueState"]
   readonly call: CallOptions
 }
 
@@ -140,7 +142,8 @@ export const make = Effect.fnUntraced(function* (options: {
     kind: string,
     requestId: string,
     runId: string,
-    read: (value: unknown) => Effect.Effect<A, TinkerError>
+    read: (value: unknown) => Effect.Effect<A, TinkerError>,
+    tell: (state: QueueState) => Effect.Effect<void> = () => Effect.void
   ) =>
     retrieve(transport, {
       operation,
@@ -150,7 +153,9 @@ export const make = Effect.fnUntraced(function* (options: {
       kind,
       decode: { _tag: "json", read },
       onState: (state) =>
-        state.state === "active" ? Effect.void : Effect.logInfo(`${operation} waits: ${state.reason ?? state.state}`),
+        state.state === "active"
+          ? tell(state)
+          : Effect.andThen(Effect.logInfo(`${operation} waits: ${state.reason ?? state.state}`), tell(state)),
       toleranceMillis
     })
 
@@ -210,7 +215,7 @@ export const make = Effect.fnUntraced(function* (options: {
           Effect.flatMap(({ request_id }) => {
             const read = decodeValue(operation, Json.CreateModel)
             const runId = `${live.id}:train:${modelSeq}`
-            const ready = made(operation, "CreateModel", "create_model", request_id, runId, read)
+            const ready = made(operation, "CreateModel", "create_model", request_id, runId, read, model.onQueueState)
             return Effect.onInterrupt(ready, () =>
               disown(
                 operation,
@@ -302,6 +307,7 @@ export const make = Effect.fnUntraced(function* (options: {
         trainUnembed: given.trainUnembed ?? true,
         userMetadata: given.userMetadata,
         optimizer: given.optimizer,
+        onQueueState: given.onQueueState,
         call: callOf(given)
       })
     }),
@@ -328,6 +334,7 @@ export const make = Effect.fnUntraced(function* (options: {
         trainUnembed: Option.getOrElse(info.trainUnembed, () => true),
         userMetadata: given.userMetadata,
         optimizer: undefined,
+        onQueueState: undefined,
         call: callOf(given)
       })
       const loading = { ...callOf(given), optimizer: given.optimizer, weightsAccessToken: token }

@@ -16,6 +16,7 @@ import type { Incident, Restored, RestoreOptions } from "../RunGuard.ts"
 import { TrainingError } from "../TrainingError.ts"
 import type { StepRecord } from "./attempt.ts"
 import * as Digest from "./digest.ts"
+import * as QueueChanges from "./queueChanges.ts"
 import type { RunLog } from "./runLog.ts"
 import type { Settings } from "./settings.ts"
 import { whatHappened } from "./whatHappened.ts"
@@ -133,16 +134,22 @@ export const make = Effect.fnUntraced(function* (context: {
       log
         .append({ _tag: "Created", attempt, trainingRunId: client.modelId, sessionId: client.sessionId })
         .pipe(Effect.andThen(restoring.onProgress({ _tag: "ClientCreated", trainingRunId: client.modelId, attempt })))
+    const onQueueState = QueueChanges.make((state) => restoring.onProgress({ _tag: "QueueState", state }))
     const client =
       path === null
         ? yield* service
-            .createLoraTrainingClient({ ...settings.model, userMetadata: metadata(attempt) })
-            .pipe(Effect.tap(created), Scope.provide(own))
+            .createLoraTrainingClient({ ...settings.model, userMetadata: metadata(attempt), onQueueState })
+            .pipe(
+              Effect.tap(() => onQueueState(QueueChanges.active)),
+              Effect.tap(created),
+              Scope.provide(own)
+            )
         : yield* Restore.fromCheckpoint(path, {
             optimizer: restoring.optimizer,
             expected: settings.model,
             userMetadata: metadata(attempt),
             onCreated: created,
+            onQueueState,
             probe: probeOf(path)
           }).pipe(Scope.provide(own))
     yield* log.append({

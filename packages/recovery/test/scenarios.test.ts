@@ -256,6 +256,25 @@ describe("an owned loop", () => {
     }).pipe(Effect.scoped, recovering({ enabled: false }), Effect.provide(world("")))
   )
 
+  it.effect("X6: waits for a service without room as long as it has none, in one try", () =>
+    Effect.gen(function* () {
+      const recovery = yield* Recovery
+      const events = yield* record
+      const client = yield* create
+      yield* steps(client, 0, 6)
+      yield* TestClock.adjust("2 seconds")
+      const asked = yield* Effect.forkChild(recovery.recoverRun(client.modelId, { stepOf }))
+      for (let minutes = 0; minutes < 181; minutes++) yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual((yield* Fiber.join(asked)).step, Option.some(6))
+      assert.deepStrictEqual(
+        events
+          .filter(({ _tag }) => _tag === "paused" || _tag === "started" || _tag === "failed")
+          .map(({ _tag }) => _tag),
+        ["started", "paused"]
+      )
+    }).pipe(Effect.scoped, recovering(), Effect.provide(world("pause@1s=3h")))
+  )
+
   it.effect("a lost session is recovered in a new one", () =>
     Effect.gen(function* () {
       const recovery = yield* Recovery

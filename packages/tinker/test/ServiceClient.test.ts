@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Logger, Redacted, Scope } from "effect"
 import { TestClock } from "effect/testing"
+import type { QueueState } from "../src/ApiFuture.ts"
 import { ServiceClient } from "../src/ServiceClient.ts"
 import type { TinkerError } from "../src/TinkerError.ts"
 import * as Fake from "./support/fakeService.ts"
@@ -43,6 +44,29 @@ describe("ServiceClient.createLoraTrainingClient", () => {
       assert.deepStrictEqual(
         fake.of("unload_model").map(({ json }) => json),
         [{ model_id: "s0:train:0" }]
+      )
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("tells that there is no room for a model yet", () => {
+    const states = ["paused_capacity", "paused_capacity", "active"]
+    const fake = Fake.make((seen) =>
+      seen.path === "retrieve_future" && seen.nth < states.length
+        ? { json: { type: "try_again", queue_state: states[seen.nth], queue_state_reason: "full house" } }
+        : undefined
+    )
+    const told: Array<string> = []
+    return Effect.gen(function* () {
+      const service = yield* ServiceClient
+      const onQueueState = ({ reason, state }: QueueState) => Effect.sync(() => void told.push(`${state}: ${reason}`))
+      const fiber = yield* Effect.forkChild(service.createLoraTrainingClient({ baseModel: "org/base", onQueueState }), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(
+        told,
+        states.map((state) => `${state}: full house`)
       )
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
   })

@@ -285,6 +285,9 @@ export const make = (
     const { incident } = job
     yield* spend(incident)
     const nextDelay = yield* Schedule.toStep(RecoveryPolicy.schedule(policy))
+    // Who was not let in, or kept waiting, asks whether that is over before anything is made.
+    const first = incident.cause === "paused" ? yield* waitOut(job, leftToPause(job), span) : undefined
+    if (first !== undefined) job.paused = Duration.sum(job.paused, first)
     while (true) {
       const { restored, took } = yield* tryOnce(job, request, span)
       if (Result.isSuccess(restored)) return restored.success

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Stream } from "effect"
+import { Duration, Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Emulator } from "@tinkex/emulator"
 import { Recovery, type RecoveryEvent } from "@tinkex/recovery"
@@ -34,7 +34,9 @@ const guarded = (faults: string, options: Parameters<typeof tiny>[0] = {}) =>
   Effect.gen(function* () {
     const events = yield* record
     const report = yield* live(yield* Effect.forkChild(tiny(options), { startImmediately: true }))
-    return { events, report, state: yield* finalState(report.trainingRunId) }
+    const { control } = yield* Emulator
+    const made = (yield* control.requests).filter(({ endpoint }) => endpoint === "create_model").length
+    return { events, made, report, state: yield* finalState(report.trainingRunId) }
   }).pipe(
     Effect.provide(Recovery.layer({ enabled: true, jitter: false })),
     Effect.provide(world(faults)),
@@ -105,5 +107,27 @@ describe("with Recovery.layer({ enabled: true }) a run ends in the state of one 
       assert.strictEqual(told.filter((tag) => tag === "started").length, 1)
       assert.notInclude(told, "failed")
     })
+  )
+
+  it.effect(
+    "F31, RP19: a key that is refused for an hour is waited out, with one alert and no model made meanwhile",
+    () =>
+      Effect.gen(function* () {
+        const expected = yield* undisturbed
+        const { events, made, report, state } = yield* guarded("burst:401:any@30x700")
+        assert.deepStrictEqual(state, expected)
+        assert.strictEqual(report.incidents.length, 1)
+        assert.strictEqual(report.incidents[0]?.cause, "paused")
+        assert.isAtLeast(
+          report.incidents[0] === undefined ? 0 : Duration.toMinutes(report.incidents[0].timeToRecover),
+          20
+        )
+        assert.deepInclude(
+          events.find(({ _tag }) => _tag === "paused"),
+          { tag: "Unauthorized" }
+        )
+        assert.strictEqual(events.filter(({ _tag }) => _tag === "paused").length, 1)
+        assert.strictEqual(made, 3, "the run, the restore, the rehearsal")
+      })
   )
 })

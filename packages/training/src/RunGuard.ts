@@ -28,7 +28,8 @@ import type { TrainingError } from "./TrainingError.ts"
  * - `ambiguous`: an operation may or may not have been applied, and the answer cannot be had any more
  * - `stalled`: nothing moved for longer than that kind of work has ever taken, several times over
  * - `diverged`: the loss is no number any more, or has left its course, and the run's policy asks for a restore
- * - `paused`: the service would not let the run go on (billing, rate limit) for longer than its own window; nobody's fault
+ * - `paused`: the service would not let the run go on (billing, rate limit) for longer than its own window, or refuses the key that it
+ *   took before; nobody's fault
  */
 export const IncidentCause = Schema.Literals([
   "poisoned",

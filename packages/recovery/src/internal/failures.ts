@@ -6,10 +6,14 @@ import { Died, make, type RecoveryError, RestoreFailed } from "../RecoveryError.
 
 /**
  * Each try makes a new model, so what ended the last model or session does not end the next one. `creating`: the error comes from
- * making that model; not found is then its session, which the next try replaces.
+ * making that model; not found is then its session, which the next try replaces. A key that is refused may have been replaced when
+ * the next try reads it; as long as it is not, the service counts as away and no try is made.
  */
 const worthAnotherTry = (error: TinkerError, creating: boolean): boolean =>
-  error.isRetryable || error.category !== "user" || (creating && error.reason._tag === "NotFound")
+  error.isRetryable ||
+  error.category !== "user" ||
+  error.reason._tag === "Unauthorized" ||
+  (creating && error.reason._tag === "NotFound")
 
 export const fromTinker = (runId: string, error: TinkerError, creating = false): RecoveryError =>
   make(

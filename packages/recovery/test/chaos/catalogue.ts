@@ -350,15 +350,19 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
   {
     id: "F31",
     what: "the key is refused in the middle of a run",
-    detected: "401 or 403",
+    detected: "401, with the credential read anew; 403",
     recovered:
-      "no restore loop: a typed end; with the right key the run goes on, however often it was started with the wrong one",
+      "401: waits until the key is let in again, with one alert, and is restored once; 403, or a wrong key at the start: a typed end, and the next start goes on",
     alone: true,
-    scenario: planned(
-      (below) =>
-        `burst:${pick(below, ["401", "403"])}:${pick(below, ["forward_backward", "optim_step", "retrieve_future", "create_session", "create_model"])}@${1 + below(4)}x${1 + below(4)}`,
-      () => ({ ...resumable("Service"), mostAttempts: 5 })
-    )
+    scenario: (below) => {
+      const scenario = base(below)
+      // Before that many requests no step has been sent.
+      if (below(2) === 0)
+        return { ...scenario, spec: `burst:401:any@${10 + below(40)}x${1 + below(400)}`, mostAttempts: 2 }
+      const refusals = 1 + below(4)
+      const spec = `burst:${pick(below, ["401", "403"])}:${pick(below, ["forward_backward", "optim_step", "retrieve_future", "create_session", "create_model"])}@${1 + below(4)}x${refusals}`
+      return { ...scenario, spec, ...resumable("Service"), mostAttempts: 1 + refusals }
+    }
   },
   {
     id: "F32",

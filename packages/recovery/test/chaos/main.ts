@@ -1,13 +1,4 @@
-/**
- * `npm run chaos`: every fault of the catalogue, and pairs of them, from many seeds.
- *
- *     npm run chaos                                  200 seeds of each fault, 2,000 pairs
- *     npm run chaos -- --seeds 1000 --pairs 10000
- *     npm run chaos -- --soak                        further seeds without end
- *     npm run chaos -- --fault F44                   200 seeds of this one
- *     npm run chaos -- --fault F44 --seed 17         one scenario, told in full
- *     npm run chaos -- --fault F44+F19 --seed 17     one pair
- */
+/** `npm run chaos`: every fault of the catalogue, and pairs of them, from many seeds. */
 import { fork } from "node:child_process"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
@@ -16,6 +7,13 @@ import { Effect } from "effect"
 import { catalogue } from "./catalogue.ts"
 import { named, pairNames } from "./pairs.ts"
 import { play, told } from "./play.ts"
+
+const usage = `npm run chaos                                  200 seeds of each fault, 2,000 pairs
+npm run chaos -- --seeds 1000 --pairs 10000
+npm run chaos -- --soak                        further seeds without end
+npm run chaos -- --fault F44                   200 seeds of this one
+npm run chaos -- --fault F44 --seed 17         one scenario, told in full
+npm run chaos -- --fault F44+F19 --seed 17     one pair`
 
 const { values } = parseArgs({
   options: {
@@ -26,6 +24,7 @@ const { values } = parseArgs({
     from: { type: "string", default: "1" },
     workers: { type: "string", default: String(Math.min(4, availableParallelism())) },
     soak: { type: "boolean", default: false },
+    help: { type: "boolean", default: false },
     shard: { type: "string" }
   }
 })
@@ -158,7 +157,9 @@ const all = async () => {
   }
 }
 
-if (values.shard !== undefined) await shard(values.shard)
+if (values.help) {
+  console.log(usage)
+} else if (values.shard !== undefined) await shard(values.shard)
 else if (values.fault !== undefined && values.seed !== undefined) await replay(values.fault, whole("seed", values.seed))
 else {
   if (values.fault !== undefined) scenarioOf(values.fault, from)

@@ -30,6 +30,8 @@ export class AttemptFailed extends Data.TaggedError("AttemptFailed")<{
   readonly onset?: number | undefined
   /** The flag rose while every request still succeeded: how long it had been due, nobody knows. */
   readonly late?: boolean | undefined
+  /** What ends the run where nobody waits for it to pass. */
+  readonly otherwise?: TinkerError | undefined
 }> {}
 
 /** A model that is ready for step `next`; steps below `next` are part of it. */
@@ -533,6 +535,9 @@ const classifyFor =
       case "BillingPaused":
       case "RateLimited":
         return failed("paused")
+      // Read anew and refused again: the key may be about to be replaced.
+      case "Unauthorized":
+        return Effect.fail(new AttemptFailed({ cause: "paused", detail: whatHappened(error), otherwise: error }))
       case "PromiseExpired":
       case "Conflict":
       case "Transport":

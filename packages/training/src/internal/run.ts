@@ -506,7 +506,12 @@ export const run = Effect.fnUntraced(function* <E, R>(
       yield* log.append({ _tag: "Completed", path: outcome.success, step: total, metrics: last })
       return yield* report(live.client.modelId, outcome.success, startedAt, false)
     }
-    const { failure } = outcome
+    const failure =
+      outcome.failure instanceof Attempt.AttemptFailed &&
+      outcome.failure.otherwise !== undefined &&
+      Option.isNone(guard)
+        ? TrainingError.service(outcome.failure.otherwise)
+        : outcome.failure
     if (!(failure instanceof Attempt.AttemptFailed)) {
       if (failure instanceof TrainingError && failure.reason._tag === "Service") {
         yield* attempts.excuse(failure.reason.error)

@@ -682,6 +682,7 @@ describe("options", () => {
         )
       assert.strictEqual(yield* problem({ port: 70_000 }), "port")
       assert.strictEqual(yield* problem({ seed: 0.5 }), "seed")
+      assert.strictEqual(yield* problem({ seed: Number.NaN }), "seed")
       assert.strictEqual(yield* problem({ models: { a: "b" } }), "models")
       assert.strictEqual(yield* problem({ samplingCapacity: 0 }), "samplingCapacity")
       // A caller without types, or one that reads a setting.

@@ -152,6 +152,25 @@ describe("EM5: a restarted emulator", () => {
     })
   )
 
+  it.effect("a result that a fault took away does not come back with the next process", () =>
+    Effect.gen(function* () {
+      const directory = yield* temporary
+      const faults = FaultPlan.make([FaultPlan.expireFuture({ operation: "optim_step", occurrence: 1 })])
+      const ids = yield* Effect.gen(function* () {
+        const model = yield* Api.newModel
+        const first = yield* Effect.flatMap(Api.optimStep(model, 1), Api.expectOk)
+        const second = yield* Effect.flatMap(Api.optimStep(model, 2), Api.expectOk)
+        assert.strictEqual((yield* Api.poll(first.body.request_id)).status, 410)
+        assert.isObject((yield* Api.poll(second.body.request_id)).body.metrics)
+        return [first.body.request_id, second.body.request_id] as const
+      }).pipe(Api.provided({ directory, faults }))
+      yield* Effect.gen(function* () {
+        assert.strictEqual((yield* Api.poll(ids[0])).status, 410)
+        assert.isObject((yield* Api.poll(ids[1])).body.metrics)
+      }).pipe(Api.provided({ directory }))
+    })
+  )
+
   it.effect("a result that is cut short was seen by nobody; one that is over does not come back", () =>
     Effect.gen(function* () {
       const directory = yield* temporary

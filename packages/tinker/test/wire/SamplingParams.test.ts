@@ -60,6 +60,7 @@ describe("SamplingParams", () => {
       [{ maxTokens: 1.5 }, "maxTokens"],
       [{ maxTokens: 2 ** 31 }, "maxTokens"],
       [{ seed: 0.5 }, "seed"],
+      [{ seed: Number.NaN }, "seed"],
       [{ seed: 2 ** 60 }, "seed"],
       [{ seed: 2n ** 64n }, "seed"],
       [{ seed: -(2n ** 63n) - 1n }, "seed"],

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ServiceClient, Tinker, type TinkerError, type TrainingClient } from "@tinkex/tinker"
-import { Effect, Fiber, Layer } from "effect"
+import { Effect, Fiber, Layer, Option } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
 import { Emulator, type EmulatorOptions, FaultPlan } from "../src/index.ts"
@@ -64,7 +64,7 @@ describe("the SDK against the emulator", () => {
       const losses = yield* train(client, 0, 12)
       assert.isBelow(losses[9] ?? 0, (losses[0] ?? 0) * 0.8)
       assert.strictEqual((yield* ledger(client)).length, 12)
-      assert.deepInclude(yield* client.info(), { modelId: client.modelId, loraRank: 4 })
+      assert.deepInclude(yield* client.info(), { modelId: client.modelId, loraRank: Option.some(4) })
     }).pipe(Effect.scoped, sdk(), whileTimePasses)
   )
 

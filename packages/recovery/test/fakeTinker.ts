@@ -127,7 +127,7 @@ export class FakeTinker {
           return {
             requestIds: ["r"],
             queueState: Stream.empty,
-            result: Effect.suspend(() => this.onLoad(path, modelId)).pipe(Effect.as({ path }))
+            result: Effect.suspend(() => this.onLoad(path, modelId)).pipe(Effect.as({ path: Option.some(path) }))
           }
         }),
       info: unused,

@@ -113,8 +113,8 @@ export interface TrainingClient {
   readonly optimStep: (params: Training.OptimizerParams, options?: CallOptions) => Operation<Training.OptimStepResult>
   readonly saveState: (name: string, options?: Training.SaveStateOptions) => Operation<Training.SaveResult>
   readonly saveWeightsForSampler: (name: string, options?: Training.SaveOptions) => Operation<Training.SaveResult>
-  readonly loadState: (path: string, options: Training.LoadOptions) => Operation<Training.LoadResult>
-  readonly info: (options?: CallOptions & Abortable) => Promise<Training.ModelInfo>
+  readonly loadState: (path: string, options: Training.LoadOptions) => Operation<Plain<Training.LoadResult>>
+  readonly info: (options?: CallOptions & Abortable) => Promise<Plain<Training.ModelInfo>>
   /** Frees the model on the service and ends this client. */
   readonly unload: (options?: CallOptions & Abortable) => Promise<void>
   /** Resolves, never rejects, with the first thing that ends this client or leaves its state in doubt. */
@@ -295,8 +295,19 @@ const trainingClient = (run: Runner, client: Training.TrainingClient, scope: Sco
   optimStep: (params, options) => operation(run, client.optimStep(params, options)),
   saveState: (name, options) => operation(run, client.saveState(name, options)),
   saveWeightsForSampler: (name, options) => operation(run, client.saveWeightsForSampler(name, options)),
-  loadState: (path, options) => operation(run, client.loadState(path, options)),
-  info: (options) => run.promise(client.info(options), options?.signal),
+  loadState: (path, options) =>
+    operation(
+      run,
+      Effect.map(client.loadState(path, options), (future) => ({
+        ...future,
+        result: Effect.map(future.result, plain as (loaded: Training.LoadResult) => Plain<Training.LoadResult>)
+      }))
+    ),
+  info: (options) =>
+    run.promise(
+      Effect.map(client.info(options), plain as (info: Training.ModelInfo) => Plain<Training.ModelInfo>),
+      options?.signal
+    ),
   unload: (options) => run.promise(client.unload(options), options?.signal),
   failure: (options) => run.promise(client.failure, options?.signal),
   fence: (why) => run.promise(client.fence(why), undefined),

@@ -15,6 +15,7 @@
  */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import type * as Stream from "effect/Stream"
 import type { ApiFuture, QueueState } from "./ApiFuture.ts"
@@ -123,18 +124,19 @@ export interface EphemeralSaveResult {
 
 /** What a load gives. */
 export interface LoadResult {
-  readonly path: string | undefined
+  /** Where the service says what it has loaded. */
+  readonly path: Option.Option<string>
 }
 
 /** What the service says about a model. */
 export interface ModelInfo {
   readonly modelId: string
-  readonly modelName: string | undefined
+  readonly modelName: Option.Option<string>
   /** Whose tokenizer the model uses, without any variant suffix. */
-  readonly tokenizerId: string | undefined
-  readonly arch: string | undefined
-  readonly isLora: boolean | undefined
-  readonly loraRank: number | undefined
+  readonly tokenizerId: Option.Option<string>
+  readonly arch: Option.Option<string>
+  readonly isLora: Option.Option<boolean>
+  readonly loraRank: Option.Option<number>
 }
 
 export type OperationKind =

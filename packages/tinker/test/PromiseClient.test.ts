@@ -157,9 +157,22 @@ describe("a training client", () => {
       .map(({ path }) => path)
       .filter((path) => /forward_backward|optim_step|save_weights/.test(path))
     assert.deepStrictEqual(order, ["forward_backward", "optim_step", "save_weights"])
-    expectTypeOf(await client.info()).toHaveProperty("tokenizerId")
+    const info = await client.info()
+    expectTypeOf(info.tokenizerId).toEqualTypeOf<string | undefined>()
+    assert.deepStrictEqual([info.tokenizerId, info.arch], ["org/tok", undefined])
     await client.close()
     assert.strictEqual((await refusal(client.optimStep({ learningRate: 1 }))).reason._tag, "Fenced")
+  })
+
+  it("says plainly what it has loaded", async () => {
+    const path = "tinker://run/weights/a"
+    const fake = Service.make((seen) =>
+      String(seen.json.request_id).startsWith("load_weights") ? { json: { path } } : undefined
+    )
+    const client = await (await over(fake)).createLoraTrainingClient({ baseModel: "org/base" })
+    const loaded = await client.loadState(path, { optimizer: true })
+    expectTypeOf(loaded.path).toEqualTypeOf<string | undefined>()
+    assert.strictEqual(loaded.path, path)
   })
 
   it("keeps that order while a large batch is being written", async () => {

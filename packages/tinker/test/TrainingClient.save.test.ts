@@ -94,6 +94,8 @@ describe("saves", () => {
       const client = yield* newClient
       const named = yield* client.saveWeightsForSampler("a")
       const unnamed = yield* client.saveWeightsEphemeral()
+      // Each is read four times.
+      yield* TestClock.adjust("10 seconds")
       assert.include((yield* failing(named.result)).message, "it has no path")
       assert.include((yield* failing(unnamed.result)).message, "it has no sampling_session_id")
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))

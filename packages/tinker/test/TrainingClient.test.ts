@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Metric, Schema, Scope, Tracer } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Metric, Option, Schema, Scope, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import type { ApiFuture } from "../src/ApiFuture.ts"
 import { ServiceClient } from "../src/ServiceClient.ts"
@@ -689,11 +689,11 @@ describe("TrainingClient", () => {
         const client = yield* newClient
         assert.deepStrictEqual(yield* client.info(), {
           modelId: "s0:train:0",
-          modelName: undefined,
-          tokenizerId: "org/tok",
-          arch: undefined,
-          isLora: undefined,
-          loraRank: 8
+          modelName: Option.none(),
+          tokenizerId: Option.some("org/tok"),
+          arch: Option.none(),
+          isLora: Option.none(),
+          loraRank: Option.some(8)
         })
         yield* client.fence("enough")
         yield* client.unload()

@@ -1,6 +1,7 @@
 /** What each operation says, in bytes, and what its result means. */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { createHash } from "node:crypto"
 import type { TinkerError } from "../TinkerError.ts"
@@ -367,6 +368,7 @@ export const loadState = Effect.fnUntraced(function* (
       ? {}
       : { aside: { weights_access_token: Redacted.isRedacted(token) ? Redacted.value(token) : token } }),
     limits: yield* CallLimits.parse(kind, options),
-    read: (value) => Effect.map(decodeValue(kind, Json.LoadWeights)(value), ({ path }) => ({ path: path ?? undefined }))
+    read: (value) =>
+      Effect.map(decodeValue(kind, Json.LoadWeights)(value), ({ path }) => ({ path: Option.fromNullishOr(path) }))
   })
 })

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
@@ -395,11 +396,11 @@ export const make = Effect.fnUntraced(function* (options: {
     const data = found.model_data
     return {
       modelId: found.model_id,
-      modelName: found.model_name ?? data.model_name ?? undefined,
-      tokenizerId: data.tokenizer_id?.split(":")[0],
-      arch: data.arch ?? undefined,
-      isLora: found.is_lora ?? undefined,
-      loraRank: found.lora_rank ?? undefined
+      modelName: Option.fromNullishOr(found.model_name ?? data.model_name),
+      tokenizerId: Option.fromNullishOr(data.tokenizer_id?.split(":")[0]),
+      arch: Option.fromNullishOr(data.arch),
+      isLora: Option.fromNullishOr(found.is_lora),
+      loraRank: Option.fromNullishOr(found.lora_rank)
     } satisfies ModelInfo
   })
 

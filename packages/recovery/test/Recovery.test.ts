@@ -827,6 +827,31 @@ describe("a run that recovery cannot help", () => {
       })
     )
   )
+
+  it.effect("flagged at its first steps on the only checkpoint gets a second try on it, and no third", () =>
+    scenario({ enabled: true }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        fake.addRun("run-1", [10])
+        const told: Array<number | string | null> = []
+        yield* recovery.watch({
+          runId: "run-1",
+          client: fake.client("run-1"),
+          stepOf,
+          onRecovered: ({ step }) => Effect.sync(() => told.push(Option.getOrNull(step))),
+          onFailure: ({ error }) => Effect.sync(() => told.push(error.reason._tag))
+        })
+        fake.poison("run-1")
+        yield* TestClock.adjust("31 seconds")
+        for (const runId of ["new-1", "new-2"]) {
+          fake.sent.set(runId, 2)
+          fake.poison(runId)
+          yield* TestClock.adjust("31 seconds")
+        }
+        assert.deepStrictEqual(told, [10, 10, "NoCheckpoint"])
+      })
+    )
+  )
 })
 
 describe("detection in band", () => {

@@ -139,6 +139,30 @@ describe("Trainer", () => {
     }).pipe(Effect.provide([world("absent@10,corrupt@13"), memory]))
   )
 
+  it.effect("RP16: the only checkpoint is not given up for a failure at the first step, which may be chance", () =>
+    Effect.gen(function* () {
+      const report = yield* guarded(tiny({ pipelining: 0 }))
+      assert.deepStrictEqual(
+        report.incidents.map(({ cause, resumedAt }) => ({ cause, resumedAt })),
+        [
+          { cause: "poisoned", resumedAt: 5 },
+          { cause: "poisoned", resumedAt: 5 }
+        ]
+      )
+      assert.deepStrictEqual((yield* finalState(report.trainingRunId)).steps, upTo(12))
+    }).pipe(Effect.provide([world("poison:optim_step@8x2"), memory]))
+  )
+
+  it.effect("RP16: with another one left, what a run was poisoned on at its first step is not used again", () =>
+    Effect.gen(function* () {
+      const report = yield* guarded(tiny({ pipelining: 0 }))
+      assert.deepStrictEqual(
+        report.incidents.map(({ resumedAt }) => resumedAt),
+        [10, 5]
+      )
+    }).pipe(Effect.provide([world("poison:optim_step@11x2"), memory]))
+  )
+
   it.effect(
     "RP14, RP16: newest checkpoint truncated, the one before poisoned on load: both quarantined, third used",
     () =>

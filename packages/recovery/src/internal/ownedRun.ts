@@ -247,7 +247,8 @@ export const restore = Effect.fnUntraced(function* (
     wellUntil: known.corrupted ? incident.wellUntil : undefined
   }).pipe(Effect.mapError(failed))
 
-  // flagged at its first steps and nothing saved since: what it was loaded from is to blame
+  // flagged at its first steps and nothing saved since: what it was loaded from is to blame; the last one gets a second try
+  const usable = [...Option.toArray(listed.chosen), ...listed.fallbacks]
   const origin = run.origins.at(-1)
   const began = run.handedAt
   const sent =
@@ -259,9 +260,10 @@ export const restore = Effect.fnUntraced(function* (
     sent > 0 &&
     sent <= firstSteps &&
     !run.refused.has(origin) &&
-    ![...Option.toArray(listed.chosen), ...listed.fallbacks].some(({ path }) => isOf(path, runId))
+    (usable.some(({ path }) => path !== origin) || run.origins.filter((path) => path === origin).length > 1) &&
+    !usable.some(({ path }) => isOf(path, runId))
   if (toBlame) yield* quarantine(origin, "the run that was restored from it was flagged at its first steps")
-  const order = [...Option.toArray(listed.chosen), ...listed.fallbacks].filter(({ path }) => !run.refused.has(path))
+  const order = usable.filter(({ path }) => !run.refused.has(path))
 
   const [first] = order
   const attempts = withoutProgress(run)

@@ -168,6 +168,14 @@ export const run = Effect.fnUntraced(function* <E, R>(
     return Attempts.fromRestored(restored, attempts.stateOf(restored.path))
   })
 
+  const isCondemned = (path: string): boolean => {
+    const { attempts } = log.state()
+    const failed = attempts.filter(
+      ({ closed, committed, from, fromStep }) => from === path && closed?.cause === "poisoned" && committed <= fromStep
+    )
+    return failed.length > 1 || RunState.candidates(log.state()).some((other) => other.path !== path)
+  }
+
   const detected = Effect.fnUntraced(function* (live: Attempts.LiveAttempt, failure: Attempt.AttemptFailed) {
     const now = yield* DateTime.now
     const committed = log.state().attempts.at(-1)?.committed ?? live.step
@@ -193,8 +201,9 @@ export const run = Effect.fnUntraced(function* <E, R>(
       ...(failure.onset === undefined ? {} : { onset: failure.onset }),
       ...(failure.late === true ? { wellUntil: at - (settings.horizon ?? longestHorizon) } : {})
     })
-    // Poisoned before it committed anything: what it was loaded from is to blame (RP16).
-    if (failure.cause === "poisoned" && live.path !== null && committed <= live.step) {
+    // Poisoned before it committed anything: what it was loaded from is to blame (RP16). That may be chance, so the last one gets
+    // a second try.
+    if (failure.cause === "poisoned" && live.path !== null && committed <= live.step && isCondemned(live.path)) {
       yield* log.append({ _tag: "Quarantine", path: live.path, why: "poisoned before its first step was committed" })
     }
     yield* onEvent({ _tag: "IncidentDetected", incident })

@@ -116,6 +116,20 @@ describe("ServiceClient.createLoraTrainingClient", () => {
     }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
   })
 
+  it.effect("replaces a session that refuses and of which no heartbeat can tell whether it is alive", () => {
+    let gone = false
+    const fake = Fake.make((seen) => {
+      if (!gone || seen.json.session_id !== "s0") return undefined
+      return seen.path === "session_heartbeat" ? Fake.failing(503, "busy") : Fake.failing(404, "Session s0 not found")
+    })
+    return Effect.gen(function* () {
+      yield* create
+      gone = true
+      const second = yield* create
+      assert.strictEqual(second.modelId, "s1:train:0")
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
   it.effect("does not blame the session for a refusal that has another reason", () => {
     const fake = Fake.make((seen) =>
       seen.path === "create_model" ? Fake.failing(400, "no such base model") : undefined

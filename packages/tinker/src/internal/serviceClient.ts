@@ -113,14 +113,18 @@ export const make = Effect.fnUntraced(function* (options: {
   )
 
   /**
-   * Uses the current session. Where it refuses, its heartbeat tells whether it is still there: one that is not, and that no
-   * regular heartbeat has found out about yet, is replaced, and the use begins again.
+   * Uses the current session. Where it refuses, a heartbeat tells whether it is still there. One that the service does not say to be
+   * alive is replaced, also where heartbeats fail for another reason, and the use begins again.
    */
   const inSession = <A, E, R>(use: (live: Session.Session) => Effect.Effect<A, E | TinkerError, R>) =>
     Effect.flatMap(session, (live) =>
       use(live).pipe(
         Effect.catchIf(refusesSession, (error) =>
-          Effect.flatMap(live.check, () => (live.isLost() ? Effect.flatMap(session, use) : Effect.fail(error)))
+          Effect.flatMap(live.check, (alive) => {
+            if (alive) return Effect.fail(error)
+            if (current === live) current = undefined
+            return Effect.flatMap(session, use)
+          })
         )
       )
     )

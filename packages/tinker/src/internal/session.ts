@@ -10,8 +10,8 @@ import { encodeJson, type Transport } from "./transport.ts"
 export interface Session {
   readonly id: string
   readonly isLost: () => boolean
-  /** Sends a heartbeat now, so that `isLost` is up to date. */
-  readonly check: Effect.Effect<void>
+  /** Sends a heartbeat now, so that `isLost` is up to date; gives whether the service says that it is alive. */
+  readonly check: Effect.Effect<boolean>
   /** Calls back once, when the service says that the session is gone; at once if it has. The result takes the request back. */
   readonly onLost: (listener: (error: TinkerError) => void) => () => void
   /** Numbers models from 0 on. */
@@ -48,7 +48,7 @@ export const keep = Effect.fnUntraced(function* (
     )
   })
 
-  /** The error that ends the session, if the service says that it has ended. */
+  /** The error that ends the session, if the service says that it has ended; else whether the service says that it has not. */
   const beat = Effect.gen(function* () {
     const reply = yield* transport.send({
       operation: `heartbeat of session ${id}`,
@@ -61,19 +61,21 @@ export const keep = Effect.fnUntraced(function* (
     }
     if (Status.isOk(reply)) beatAt = yield* Clock.currentTimeMillis
     else yield* missed(`${reply.status} ${Status.detailOf(reply)}`)
-    return undefined
+    return Status.isOk(reply)
   }).pipe(
-    Effect.catch((error) => Effect.as(missed(error.message), undefined)),
-    Effect.catchDefect((defect) => Effect.as(Effect.logError(`A heartbeat of session ${id} broke`, defect), undefined))
+    Effect.catch((error) => Effect.as(missed(error.message), false)),
+    Effect.catchDefect((defect) => Effect.as(Effect.logError(`A heartbeat of session ${id} broke`, defect), false))
   )
 
   const check = Effect.gen(function* () {
-    const gone = yield* beat
-    if (gone === undefined || lost !== undefined) return
-    lost = gone
-    yield* Effect.logWarning(gone.message)
-    for (const listener of listeners) listener(gone)
+    const told = yield* beat
+    if (lost !== undefined) return false
+    if (typeof told === "boolean") return told
+    lost = told
+    yield* Effect.logWarning(told.message)
+    for (const listener of listeners) listener(told)
     listeners.clear()
+    return false
   })
 
   yield* Effect.gen(function* () {

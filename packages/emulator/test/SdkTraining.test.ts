@@ -143,6 +143,19 @@ describe("the SDK trains", () => {
       }).pipe(Effect.scoped, served())
   )
 
+  it.live("a loss's setting that is a text arrives as one, and these losses have none", () =>
+    Effect.gen(function* () {
+      const client = yield* create
+      const pass = yield* client.forward(batches[0] ?? [], {
+        loss: "cross_entropy",
+        lossConfig: { steps: 3, mode: "strict" }
+      })
+      const { reason } = yield* Effect.flip(pass.result)
+      assert.strictEqual(reason._tag === "RequestFailed" && reason.category, "user")
+      assert.include(reason.message, 'setting mode of cross_entropy is "strict", no number')
+    }).pipe(Effect.scoped, served())
+  )
+
   it.live("several targets for each position, dense or sparse", () =>
     Effect.gen(function* () {
       const client = yield* create

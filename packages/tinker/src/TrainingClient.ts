@@ -39,8 +39,11 @@ export type LossFn =
 /** How a batch is judged. */
 export interface LossOptions extends CallOptions {
   readonly loss: LossFn
-  /** Parameters of the loss, such as `clip_low_threshold`. Default: the service's. */
-  readonly lossConfig?: Readonly<Record<string, number>> | undefined
+  /**
+   * Parameters of the loss, such as `clip_low_threshold`. Default: the service's. Texts came after revision 0.25 of the API:
+   * services that do not know them pass over them.
+   */
+  readonly lossConfig?: Readonly<Record<string, number | string>> | undefined
 }
 
 /** How a checkpoint is kept. */

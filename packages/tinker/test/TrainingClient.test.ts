@@ -570,20 +570,18 @@ describe("TrainingClient", () => {
         for (const length of [1, 400, 500, 510, 5000]) {
           const modelId = "m".repeat(length)
           const client = yield* service.attachTrainingClient({ modelId, sessionId: "s", nextSeq: 2 ** 30 + length })
-          const pass = yield* client.prepare.forward(batch, { loss: "own", lossConfig: { a: 1 } })
+          const lossConfig = { a: 1, mode: "strict" }
+          const pass = yield* client.prepare.forward(batch, { loss: "own", lossConfig })
           const digest = pass.digest
           yield* pass.submit
           const sent = yield* Protobuf.decodeForwardBackwardRequest(
             fake.of("forward_backward").at(-1)?.body ?? new Uint8Array()
           )
           assert.deepStrictEqual([sent.modelId, sent.seqId], [modelId, 2 ** 30 + length])
-          assert.deepStrictEqual([sent.lossFn, sent.lossFnConfig, sent.forwardOnly], ["own", { a: 1 }, true])
+          assert.deepStrictEqual([sent.lossFn, sent.lossFnConfig, sent.forwardOnly], ["own", lossConfig, true])
           assert.strictEqual(sent.data.length, 1)
           // What is sent does not change what it says.
-          assert.strictEqual(
-            (yield* client.prepare.forward(batch, { loss: "own", lossConfig: { a: 1 } })).digest,
-            digest
-          )
+          assert.strictEqual((yield* client.prepare.forward(batch, { loss: "own", lossConfig })).digest, digest)
         }
       }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
     })

@@ -1,5 +1,6 @@
 /** What trains: the small language model, or nothing at all where only the protocol is of interest. */
 import type { Datum } from "@tinkex/tinker/wire/Datum"
+import type { LossFnConfig } from "@tinkex/tinker/wire/Protobuf"
 import type { TensorData } from "@tinkex/tinker/wire/Tensor"
 import * as Effect from "effect/Effect"
 import * as LanguageModel from "../LanguageModel.ts"
@@ -22,7 +23,7 @@ export const failed = (error: string, category: Category): OperationFailed => ({
 export interface Pass {
   readonly data: ReadonlyArray<Datum>
   readonly lossFn: string
-  readonly lossFnConfig: Readonly<Record<string, number>>
+  readonly lossFnConfig: LossFnConfig
 }
 
 export interface PassResult {
@@ -103,10 +104,22 @@ const toModelDatum = (datum: Datum, index: number): Effect.Effect<LanguageModel.
   return Effect.succeed({ tokens, lossInputs, width })
 }
 
-const toOptions = (pass: Pass) =>
-  Effect.andThen(checkSparseSizes(pass), Effect.forEach(pass.data, toModelDatum)).pipe(
-    Effect.map((data) => ({ data, loss: pass.lossFn, lossConfig: pass.lossFnConfig }))
+/** The losses here have no setting that is a text. */
+const toNumbers = ({ lossFn, lossFnConfig }: Pass): Effect.Effect<Record<string, number>, OperationFailed> =>
+  Effect.map(
+    Effect.forEach(Object.entries(lossFnConfig), ([key, value]) =>
+      typeof value === "number"
+        ? Effect.succeed([key, value] as const)
+        : Effect.fail(failed(`setting ${key} of ${lossFn} is ${JSON.stringify(value.slice(0, 80))}, no number`, "user"))
+    ),
+    Object.fromEntries
   )
+
+const toOptions = Effect.fnUntraced(function* (pass: Pass) {
+  yield* checkSparseSizes(pass)
+  const data = yield* Effect.forEach(pass.data, toModelDatum)
+  return { data, loss: pass.lossFn, lossConfig: yield* toNumbers(pass) }
+})
 
 export interface AdamParams {
   readonly learning_rate: number

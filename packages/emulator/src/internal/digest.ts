@@ -1,6 +1,7 @@
 /** Digests of what a request means, independent of its encoding, of the model and of how a batch was cut into requests. */
 import { createHash } from "node:crypto"
 import type { Datum } from "@tinkex/tinker/wire/Datum"
+import type { LossFnConfig } from "@tinkex/tinker/wire/Protobuf"
 import type { TensorData } from "@tinkex/tinker/wire/Tensor"
 
 const canonical = (value: unknown): unknown => {
@@ -44,11 +45,7 @@ const ofDatum = (datum: Datum, context: string): Buffer => {
 }
 
 /** One digest per datum, concatenated: joining those of the requests of one batch gives those of the batch. */
-export const ofData = (
-  data: ReadonlyArray<Datum>,
-  lossFn: string,
-  lossFnConfig: Readonly<Record<string, number>>
-): Buffer => {
+export const ofData = (data: ReadonlyArray<Datum>, lossFn: string, lossFnConfig: LossFnConfig): Buffer => {
   const context = JSON.stringify([lossFn, canonical(lossFnConfig)])
   return Buffer.concat(data.map((datum) => ofDatum(datum, context)))
 }

@@ -24,8 +24,8 @@ export const breach = (data: ReadonlyArray<Datum>, options: LossOptions): Breach
   if (data.length === 0) return { field: "data", problem: "is empty: give at least one datum" }
   if (options.loss === "") return { field: "loss", problem: "is empty" }
   for (const [name, value] of Object.entries(options.lossConfig ?? {})) {
-    if (!Number.isFinite(value))
-      return { field: `lossConfig.${name}`, problem: `is ${value} and must be a finite number` }
+    if (typeof value !== "string" && !Number.isFinite(value))
+      return { field: `lossConfig.${name}`, problem: `is ${value} and must be a finite number, or a text` }
   }
   for (const [i, datum] of data.entries()) {
     const found = ofDatum(datum, needed[options.loss] ?? [])

@@ -168,7 +168,7 @@ const behind = (address: Uint8Array, part: Uint8Array): Uint8Array => {
   return part.subarray(start)
 }
 
-const sorted = (config: Readonly<Record<string, number>>): Record<string, number> =>
+const sorted = (config: Protobuf.LossFnConfig): Protobuf.LossFnConfig =>
   Object.fromEntries(Object.entries(config).toSorted(([a], [b]) => (a < b ? -1 : 1)))
 
 /** An operation of one JSON request, whose digest is that of what it says beside its address. */

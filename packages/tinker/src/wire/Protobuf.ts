@@ -15,12 +15,15 @@ import * as Pb from "./gen/tinker_public_pb.ts"
 import { fromBigInts, type TensorData } from "./Tensor.ts"
 import { WireError } from "./WireError.ts"
 
+/** Settings of a loss. Texts came after revision 0.25 of the API. */
+export type LossFnConfig = Readonly<Record<string, number | string>>
+
 export interface ForwardBackwardRequest {
   readonly modelId: string
   readonly seqId: number
   readonly data: ReadonlyArray<Datum>
   readonly lossFn: string
-  readonly lossFnConfig: Readonly<Record<string, number>>
+  readonly lossFnConfig: LossFnConfig
   readonly forwardOnly: boolean
 }
 
@@ -151,6 +154,37 @@ export const encodeData = (
   room?: { readonly before: number; readonly after: number }
 ): Uint8Array => DatumWriter.write(data, checkShape, room)
 
+/**
+ * Numbers in the place that every service reads. A text has only the newer place, and a service that finds anything there looks
+ * nowhere else, so then the numbers stand there too.
+ */
+const toConfig = (config: LossFnConfig) => {
+  const entries = Object.entries(config)
+  const texts = entries.some(([, value]) => typeof value === "string")
+  return {
+    lossFnConfig: Object.fromEntries(
+      entries.flatMap(([name, value]): Array<[string, number]> => (typeof value === "number" ? [[name, value]] : []))
+    ),
+    lossFnConfigV2: Object.fromEntries(
+      (texts ? entries : []).map(([name, value]) => [
+        name,
+        { value: typeof value === "number" ? { case: "number" as const, value } : { case: "text" as const, value } }
+      ])
+    )
+  }
+}
+
+const fromConfig = ({ lossFnConfig, lossFnConfigV2 }: Pb.ForwardBackwardRequest): LossFnConfig => {
+  const entries = Object.entries(lossFnConfigV2)
+  if (entries.length === 0) return lossFnConfig
+  return Object.fromEntries(
+    entries.map(([name, { value }]) => {
+      if (value.case === undefined) throw new Malformed(`setting ${name} of the loss has no value`)
+      return [name, value.value]
+    })
+  )
+}
+
 export const encodeForwardBackwardRequest = (request: ForwardBackwardRequest): Uint8Array => {
   const { data, forwardOnly, lossFn, lossFnConfig, modelId, seqId } = request
   const partial = (fields: MessageInitShape<typeof Pb.ForwardBackwardRequestSchema>) =>
@@ -158,7 +192,7 @@ export const encodeForwardBackwardRequest = (request: ForwardBackwardRequest): U
   return Buffer.concat([
     partial({ modelId, seqId }),
     encodeData(data),
-    partial({ lossFn, lossFnConfig: { ...lossFnConfig }, forwardOnly })
+    partial({ lossFn, ...toConfig(lossFnConfig), forwardOnly })
   ])
 }
 
@@ -177,7 +211,7 @@ export const decodeForwardBackwardRequest = (bytes: Uint8Array): Effect.Effect<F
         ...fromSpans(datum)
       })),
       lossFn: request.lossFn,
-      lossFnConfig: request.lossFnConfig,
+      lossFnConfig: fromConfig(request),
       forwardOnly: request.forwardOnly
     }
   })

@@ -418,6 +418,33 @@ describe("Protobuf", () => {
     })
   )
 
+  it.effect("says a loss's settings in words as the official client does; numbers alone stay as they were", () =>
+    Effect.gen(function* () {
+      // Made with the codec of revision 0.38.
+      const golden =
+        "0a09733a747261696e3a3010032210737461626c655f7265696e666f7263652a130a086b6c5f636f65666611000000000000e03f3a150a086b6c5f636f656666120909000000000000e03f3a100a046d6f646512081206737472696374"
+      const told: Protobuf.ForwardBackwardRequest = {
+        modelId: "s:train:0",
+        seqId: 3,
+        data: [],
+        lossFn: "stable_reinforce",
+        lossFnConfig: { kl_coeff: 0.5, mode: "strict" },
+        forwardOnly: false
+      }
+      assert.strictEqual(hex(Protobuf.encodeForwardBackwardRequest(told)), golden)
+      const read = yield* Protobuf.decodeForwardBackwardRequest(bytes(golden))
+      assert.deepStrictEqual(read.lossFnConfig, told.lossFnConfig)
+      // Services of 0.25 know no other place for numbers than the first one.
+      const numbers = Protobuf.encodeForwardBackwardRequest({ ...told, lossFnConfig: { kl_coeff: 0.5 } })
+      assert.strictEqual(hex(numbers), golden.slice(0, golden.indexOf("3a15")))
+      // The newer place is believed where both say something, and a value that is neither is refused.
+      const both = yield* Protobuf.decodeForwardBackwardRequest(bytes("2a0c0a016111000000000000f03f3a070a016112021200"))
+      assert.deepStrictEqual(both.lossFnConfig, { a: "" })
+      const neither = yield* Effect.flip(Protobuf.decodeForwardBackwardRequest(bytes("3a050a01611200")))
+      assert.match(neither.message, /setting a of the loss has no value/)
+    })
+  )
+
   it.effect("says where tokens come from as the official client does", () =>
     Effect.gen(function* () {
       // Made with the codec of revision 0.38.
@@ -459,8 +486,8 @@ describe("Protobuf", () => {
 
   it.effect("passes over fields of later revisions, wherever they stand", () =>
     Effect.gen(function* () {
-      // Field 7 as a map entry of a message, as revision 0.38 has it, and field 99 as a number.
-      const later = "3a080a017812030a0131980601"
+      // Field 8 as a map entry of a message, and field 99 as a number.
+      const later = "42080a017812030a0131980601"
       const plainRequest = yield* Protobuf.decodeForwardBackwardRequest(bytes(request))
       for (const body of [request + later, later + request]) {
         assert.deepStrictEqual(yield* Protobuf.decodeForwardBackwardRequest(bytes(body)), plainRequest)

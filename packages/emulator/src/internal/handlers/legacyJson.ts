@@ -24,7 +24,9 @@ const Input = Schema.Struct({
     })
   ),
   loss_fn: Schema.String,
-  loss_fn_config: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.Finite)))
+  loss_fn_config: Schema.optional(
+    Schema.NullOr(Schema.Record(Schema.String, Schema.Union([Schema.Finite, Schema.String])))
+  )
 })
 
 const common = { model_id: Schema.String, seq_id: Schema.Int }

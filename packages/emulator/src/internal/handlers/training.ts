@@ -32,7 +32,7 @@ interface PassRequest {
   readonly seqId: number
   readonly data: ReadonlyArray<Datum>
   readonly lossFn: string
-  readonly lossFnConfig: Readonly<Record<string, number>>
+  readonly lossFnConfig: Protobuf.LossFnConfig
   readonly forwardOnly: boolean
 }
 

@@ -172,11 +172,28 @@ describe("RestClient", () => {
     }).pipe(Effect.scoped, over({ api: "0.38" }))
   )
 
+  it.live("finishes its session, where the service knows how", () =>
+    Effect.gen(function* () {
+      const { control } = yield* Emulator
+      const service = yield* ServiceClient
+      const client = yield* service.createLoraTrainingClient({ baseModel, rank: 4 })
+      assert.isTrue(yield* service.finishSession({ detail: "all done" }))
+      assert.strictEqual((yield* client.failure).reason._tag, "SessionLost")
+      // What was trained is freed at once, not only when heartbeats have been missed.
+      assert.deepInclude((yield* control.models)[0], { modelId: client.modelId, status: "unloaded" })
+      const next = yield* service.createLoraTrainingClient({ baseModel, rank: 4 })
+      assert.notStrictEqual(next.sessionId, client.sessionId)
+      yield* (yield* next.optimStep({ learningRate: 0.1 })).result
+    }).pipe(Effect.scoped, over({ api: "0.38" }))
+  )
+
   it.live("says of a service of 0.25 that it does not know them", () =>
     Effect.gen(function* () {
       const service = yield* ServiceClient
       assert.strictEqual(yield* reasonOf(service.copyWeights("tinker://r/weights/a")), "NotFound")
       assert.strictEqual(yield* reasonOf(service.rest.getStorageUsage()), "NotFound")
+      yield* service.session
+      assert.isFalse(yield* service.finishSession())
     }).pipe(over({ api: "0.25" }))
   )
 

@@ -171,6 +171,8 @@ export interface Client extends AsyncDisposable {
   ) => Promise<SamplingClient>
   /** `ServiceClient.copyWeights`. */
   readonly copyWeights: (path: string, options?: Service.CopyOptions & Abortable) => Promise<string>
+  /** `ServiceClient.finishSession`. */
+  readonly finishSession: (options?: Service.FinishOptions & Abortable) => Promise<boolean>
   /** The id of the current session. */
   readonly session: (options?: Abortable) => Promise<string>
   /** `CheckpointArchive.download`. On Node, with the optional package `@effect/platform-node`, unless files were given. */
@@ -378,6 +380,7 @@ export const connect = async (options: ConnectOptions = {}): Promise<Client> => 
       const source = "weightsOf" in given ? { ...given, weightsOf: given.weightsOf.effect } : given
       return samplingClient(run, await run.promise(service.createSamplingClient(source), given.signal))
     },
+    finishSession: (given) => run.promise(service.finishSession(given), given?.signal),
     copyWeights: (path, given) => run.promise(service.copyWeights(path, given), given?.signal),
     session: (given) => run.promise(service.session, given?.signal),
     downloadCheckpoint: (path, directory, given) =>

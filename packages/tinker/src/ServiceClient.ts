@@ -49,6 +49,14 @@ export interface CopyOptions extends CallOptions {
   readonly weightsAccessToken?: Redacted.Redacted | string | undefined
 }
 
+/** How a session ended. */
+export interface FinishOptions extends CallOptions {
+  /** Default `success`. */
+  readonly outcome?: "success" | "errored" | "interrupted" | undefined
+  /** Why, for people. */
+  readonly detail?: string | undefined
+}
+
 /** A live model whose former client is dead. Two clients on one model break its order: make sure of the death. */
 export interface AttachOptions {
   readonly modelId: string
@@ -80,6 +88,14 @@ export class ServiceClient extends Context.Service<
      * After 0.25: `NotFound` from services that do not know it.
      */
     readonly copyWeights: (path: string, options?: CopyOptions) => Effect.Effect<string, TinkerError>
+    /**
+     * Tells the service that the current session is over, and how: its models are freed at once instead of after missed heartbeats,
+     * and neither this process nor another one can go on with them. Wait for your results before; checkpoints stay. Its clients end
+     * with `SessionLost`, and whatever is asked for next opens another session. Gives whether the service has heard of it: false where
+     * there is no session, and from services that do not know it (it came after 0.25), where it ends here alone. Nothing calls it by
+     * itself.
+     */
+    readonly finishSession: (options?: FinishOptions) => Effect.Effect<boolean, TinkerError>
     readonly rest: RestClient["Service"]
     /** The id of the current session: created when first asked for, and anew after it was found dead. */
     readonly session: Effect.Effect<string, TinkerError>

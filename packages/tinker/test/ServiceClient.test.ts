@@ -424,6 +424,68 @@ describe("ServiceClient.attachTrainingClient", () => {
   })
 })
 
+describe("ServiceClient.finishSession", () => {
+  const finishing = (answer: Fake.Answer = { status: 204, text: "" }) =>
+    Fake.make((seen) => (seen.path.endsWith("/finish") ? answer : undefined))
+
+  it.effect("tells how it ended, ends its clients and heartbeats, and a new session takes its place", () => {
+    const fake = finishing()
+    return Effect.gen(function* () {
+      const service = yield* ServiceClient
+      const client = yield* service.createLoraTrainingClient({ baseModel: "org/base" })
+      yield* TestClock.adjust("10 seconds")
+      const beats = fake.of("session_heartbeat").length
+      assert.isTrue(yield* service.finishSession({ outcome: "errored", detail: "the loss was NaN" }))
+      assert.deepStrictEqual(
+        fake.of("sessions/s0/finish").map(({ json }) => json),
+        [{ reason: { type: "errored" }, detail: "the loss was NaN" }]
+      )
+      const failure = (yield* client.failure).reason
+      assert.strictEqual(failure._tag, "SessionLost")
+      assert.match(failure.message, /^Session s0 has ended: this client has finished it \(errored\)/)
+      assert.strictEqual((yield* failing(client.optimStep({ learningRate: 1 })))._tag, "SessionLost")
+      yield* TestClock.adjust("5 minutes")
+      assert.strictEqual(fake.of("session_heartbeat").length, beats)
+      // Once is enough, and there is nothing to end until there is another one.
+      assert.isFalse(yield* service.finishSession())
+      assert.strictEqual(fake.of("sessions/s0/finish").length, 1)
+      assert.strictEqual(yield* service.session, "s1")
+      assert.isTrue(yield* service.finishSession())
+      assert.deepStrictEqual(fake.of("sessions/s1/finish")[0]?.json, { reason: { type: "success" } })
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("sends nothing where there was no session", () => {
+    const fake = finishing()
+    return Effect.gen(function* () {
+      assert.isFalse(yield* (yield* ServiceClient).finishSession())
+      assert.deepStrictEqual(fake.seen, [])
+    }).pipe(Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("ends it here also where the service knows no such thing", () => {
+    const fake = finishing(Fake.failing(404, "Not Found"))
+    return Effect.gen(function* () {
+      const service = yield* ServiceClient
+      const client = yield* service.createLoraTrainingClient({ baseModel: "org/base" })
+      assert.isFalse(yield* service.finishSession())
+      assert.strictEqual((yield* client.failure).reason._tag, "SessionLost")
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
+  it.effect("leaves it as it is where the service could not be told", () => {
+    const fake = finishing(Fake.failing(403, "not yours"))
+    return Effect.gen(function* () {
+      const service = yield* ServiceClient
+      const client = yield* service.createLoraTrainingClient({ baseModel: "org/base" })
+      assert.strictEqual((yield* failing(service.finishSession()))._tag, "Forbidden")
+      yield* (yield* client.optimStep({ learningRate: 1 })).result
+      yield* TestClock.adjust("10 seconds")
+      assert.isAbove(fake.of("session_heartbeat").length, 0)
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+})
+
 describe("ServiceClient.copyWeights", () => {
   const copying = (answer: Fake.Answer = { json: { tinker_path: "tinker://s0:train:0/weights/a" } }) =>
     Fake.make((seen) => (seen.path === "copy_weights" ? answer : undefined))

@@ -20,6 +20,7 @@ import { retrieve } from "./poll.ts"
 import * as Rest from "./restClient.ts"
 import * as Samplers from "./samplers.ts"
 import * as Session from "./session.ts"
+import * as Status from "./status.ts"
 import * as Training from "./trainingClient.ts"
 import type { Reporter } from "./telemetry.ts"
 import { decodeValue, protocolVersion, type Transport } from "./transport.ts"
@@ -370,6 +371,24 @@ export const make = Effect.fnUntraced(function* (options: {
         })
       )
       return tinker_path
+    }),
+    finishSession: Effect.fn("ServiceClient.finishSession")(function* (given = {}) {
+      const { detail, outcome = "success" } = given
+      const finish = Effect.gen(function* () {
+        const live = current
+        if (live === undefined || live.isLost()) return false
+        const heard = yield* transport.request(Endpoint.finishSession(live.id), {
+          operation: `finish session ${live.id}`,
+          body: { reason: { type: outcome }, ...(detail === undefined ? {} : { detail }) },
+          call: given,
+          accepts: ({ status }) => status === 404,
+          decode: (reply) => Effect.succeed(Status.isOk(reply))
+        })
+        yield* live.end(`this client has finished it (${outcome})`)
+        return heard
+      })
+      // Not while one is being opened.
+      return yield* Semaphore.withPermit(lock, finish)
     }),
     attachTrainingClient: Effect.fn("ServiceClient.attachTrainingClient")(function* (given) {
       if ((given.nextSeq | 0) !== given.nextSeq || given.nextSeq < 1) {

@@ -14,6 +14,8 @@ export interface Session {
   readonly check: Effect.Effect<boolean>
   /** Calls back once, when the service says that the session is gone; at once if it has. The result takes the request back. */
   readonly onLost: (listener: (error: TinkerError) => void) => () => void
+  /** It is over by our own will: the same, and no heartbeat is sent any more. */
+  readonly end: (why: string) => Effect.Effect<void>
   /** Numbers models from 0 on. */
   readonly nextModel: () => number
   /** Numbers sampling sessions, those of unnamed saves among them. */
@@ -48,6 +50,8 @@ export const keep = Effect.fnUntraced(function* (
     )
   })
 
+  const over = (detail: string) => new TinkerError({ reason: new SessionLost({ sessionId: id, detail }) })
+
   /** The error that ends the session, if the service says that it has ended; else whether the service says that it has not. */
   const beat = Effect.gen(function* () {
     const reply = yield* transport.send({
@@ -57,7 +61,7 @@ export const keep = Effect.fnUntraced(function* (
       timeoutMillis: beatTimeoutMillis
     })
     if (reply.status === 404 || reply.status === 410) {
-      return new TinkerError({ reason: new SessionLost({ sessionId: id, detail: Status.detailOf(reply) }) })
+      return over(Status.detailOf(reply))
     }
     if (Status.isOk(reply)) beatAt = yield* Clock.currentTimeMillis
     else yield* missed(`${reply.status} ${Status.detailOf(reply)}`)
@@ -67,21 +71,25 @@ export const keep = Effect.fnUntraced(function* (
     Effect.catchDefect((defect) => Effect.as(Effect.logError(`A heartbeat of session ${id} broke`, defect), false))
   )
 
+  const lose = (gone: TinkerError) => {
+    lost = gone
+    for (const listener of listeners) listener(gone)
+    listeners.clear()
+  }
+
   const check = Effect.gen(function* () {
     const told = yield* beat
     if (lost !== undefined) return false
     if (typeof told === "boolean") return told
-    lost = told
     yield* Effect.logWarning(told.message)
-    for (const listener of listeners) listener(told)
-    listeners.clear()
+    lose(told)
     return false
   })
 
   yield* Effect.gen(function* () {
     while (true) {
       yield* Effect.sleep(everyMillis)
-      yield* check
+      if (lost === undefined) yield* check
       if (lost !== undefined) return
     }
   }).pipe(Effect.forkScoped)
@@ -90,6 +98,10 @@ export const keep = Effect.fnUntraced(function* (
     id,
     isLost: () => lost !== undefined,
     check,
+    end: (why) =>
+      Effect.sync(() => {
+        if (lost === undefined) lose(over(why))
+      }),
     onLost: (listener) => {
       if (lost !== undefined) listener(lost)
       else listeners.add(listener)

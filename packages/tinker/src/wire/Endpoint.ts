@@ -43,6 +43,8 @@ export const cancelFuture = endpoint("POST", "cancel_future")
 export const session = (id: string) => endpoint("GET", `sessions/${id}`)
 export const sessionProject = (id: string) => endpoint("PUT", `sessions/${id}/project`)
 export const sessionTrace = (id: string) => endpoint("GET", `sessions/${id}/trace_export`)
+/** After 0.25. */
+export const finishSession = (id: string) => endpoint("POST", `sessions/${id}/finish`)
 export const sampler = (id: string) => endpoint("GET", `samplers/${id}`)
 export const trainingRun = (id: string) => endpoint("GET", `training_runs/${id}`)
 export const runCheckpoints = (id: string) => endpoint("GET", `training_runs/${id}/checkpoints`)

@@ -603,6 +603,7 @@ describe("plan", () => {
         run?.checkpoints.push({
           checkpointId: "sampler_weights/step-25",
           checkpointType: "sampler",
+          userMetadata: Option.none(),
           time: run.checkpoints[0]!.time,
           tinkerPath: "tinker://run-1/sampler_weights/step-25",
           sizeBytes: Option.none(),

@@ -50,6 +50,7 @@ export class FakeTinker {
     return {
       checkpointId: `weights/step-${step}`,
       checkpointType: "training",
+      userMetadata: Option.none(),
       time: DateTime.makeUnsafe(step * 1000),
       tinkerPath: `tinker://${id}/weights/step-${step}`,
       sizeBytes: Option.some(1000),

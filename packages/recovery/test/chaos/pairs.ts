@@ -18,31 +18,39 @@ const union = (a: ReadonlyArray<string> | undefined, b: ReadonlyArray<string> | 
   ...(b ?? [])
 ]
 
-/** How many things go wrong: each part of a plan as often as it says, and what happens to the process. */
+/** What is waited out, read again or sent again, and ends no attempt. */
+const passes = /^(?:pause@|(?:delay|drop|lose|mangle|trickle|burst:5\d\d):)/
+
+/** How many things end an attempt: each such part of a plan as often as it says, and what happens to the process. */
 const severity = ({ affliction, spec }: Scenario): number =>
   spec
     .split(",")
-    .filter((part) => part !== "")
+    .filter((part) => part !== "" && !passes.test(part))
     .reduce((sum, part) => sum + Number(/@\d+x(\d+)/.exec(part)?.[1] ?? 1), affliction === undefined ? 0 : 1)
 
 /**
- * Both at once. Three failures in a row may end a run as `NoProgress`, two may not. What only one run can have (its cadence, what happens to its process) comes from the first one that has it; what
- * would have been quiet with one fault alone is not asked for with two.
+ * Both at once. What only one run can have (its cadence, what happens to its process) comes from the first one that has it; what
+ * would have been quiet with one fault alone is not asked for with two. Three failures in a row that gain no step may end a run as
+ * `NoProgress`, two may not. Whoever is started while nothing gets through is told so.
  */
 const both = (a: Scenario, b: Scenario): Scenario => {
   const { leastIncidents: _, mostAttempts: __, ...joined } = { ...b, ...a }
   const bad = /truncate|missing|poison-load|poison-step|alter|vanish|empty/
+  const spec = [a.spec, b.spec].filter((spec) => spec !== "").join(",")
+  const hurt = severity(a) + severity(b)
   return {
     ...joined,
     rl: a.rl && b.rl,
-    keepLast: Math.max(a.keepLast, b.keepLast),
-    spec: [a.spec, b.spec].filter((spec) => spec !== "").join(","),
-    mostAttempts: 16,
-    ends: union(a.ends, b.ends),
+    spec,
+    mostAttempts: 2 + 2 * hurt,
+    ends: [
+      ...union(a.ends, b.ends),
+      ...(joined.affliction !== undefined && spec.includes("partition") ? ["Service"] : [])
+    ],
     forGood: [
       ...union(a.forGood, b.forGood),
-      ...(bad.test(a.spec + b.spec) ? ["NoCheckpoint"] : []),
-      ...(severity(a) + severity(b) > 2 ? ["NoProgress"] : [])
+      ...(bad.test(spec) ? ["NoCheckpoint"] : []),
+      ...(hurt > 2 ? ["NoProgress"] : [])
     ]
   }
 }

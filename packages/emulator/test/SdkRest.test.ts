@@ -46,7 +46,10 @@ const trained = Effect.gen(function* () {
   })
   yield* (yield* client.forwardBackward([datum], { loss: "cross_entropy" })).result
   yield* (yield* client.optimStep({ learningRate: 0.05 })).result
-  const state = yield* Effect.flatMap(client.saveState("state"), ({ result }) => result)
+  const state = yield* Effect.flatMap(
+    client.saveState("state", { userMetadata: { step: "1" } }),
+    ({ result }) => result
+  )
   const weights = yield* Effect.flatMap(client.saveWeightsForSampler("final"), ({ result }) => result)
   return { runId: client.modelId, state: state.path, weights: weights.path, sessionId: client.sessionId }
 })
@@ -80,6 +83,8 @@ describe("RestClient", () => {
       assert.deepStrictEqual(yield* rest.listUserCheckpoints(), checkpoints)
       assert.deepStrictEqual(yield* Stream.runCollect(rest.streamUserCheckpoints()), checkpoints)
       assert.isTrue(Option.getOrElse((yield* rest.getCheckpoint(state)).sizeBytes, () => 0) > 0)
+      assert.deepStrictEqual((yield* rest.getCheckpoint(state)).userMetadata, Option.some({ step: "1" }))
+      assert.deepStrictEqual((yield* rest.getCheckpoint(weights)).userMetadata, Option.none())
       assert.deepStrictEqual(yield* rest.weightsInfo(state), {
         baseModel,
         isLora: true,

@@ -4,17 +4,24 @@ import { decodingTimes } from "./internal/decodingTimes.ts"
 import * as Time from "./Time.ts"
 import * as Json from "./wire/Json.ts"
 
+/** `external` came after revision 0.25 of the API. A type that this version does not know is passed on. */
+export type CheckpointType = "training" | "sampler" | "external" | (string & {})
+
+const Type: Schema.Codec<CheckpointType> = Schema.String
+
 const Model = Schema.toType(
   Schema.Struct({
     /** `weights/<name>` or `sampler_weights/<name>`. */
     checkpointId: Schema.String,
-    checkpointType: Schema.Literals(["training", "sampler"]),
+    checkpointType: Type,
     time: Time.Time,
     /** `tinker://<training run>/<checkpoint id>`. */
     tinkerPath: Schema.String,
     sizeBytes: Schema.Option(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
     /** Whether other accounts can read it. */
     public: Schema.Boolean,
+    /** The labels that it was saved with, where the service keeps them. */
+    userMetadata: Schema.Option(Schema.Record(Schema.String, Schema.String)),
     /** None: never. */
     expiresAt: Schema.Option(Time.Time)
   })
@@ -33,6 +40,7 @@ export const fromWire = (wire: Wire, readTime: (raw: unknown) => Time.Time): Che
   tinkerPath: wire.tinker_path,
   sizeBytes: Option.fromNullishOr(wire.size_bytes),
   public: wire.public,
+  userMetadata: Option.fromNullishOr(wire.user_metadata),
   expiresAt: Option.map(Option.fromNullishOr(wire.expires_at), readTime)
 })
 
@@ -44,6 +52,7 @@ export const toWire = (checkpoint: Checkpoint): Wire => ({
   tinker_path: checkpoint.tinkerPath,
   ...(Option.isSome(checkpoint.sizeBytes) ? { size_bytes: checkpoint.sizeBytes.value } : {}),
   public: checkpoint.public,
+  ...(Option.isSome(checkpoint.userMetadata) ? { user_metadata: checkpoint.userMetadata.value } : {}),
   ...(Option.isSome(checkpoint.expiresAt) ? { expires_at: Time.toWire(checkpoint.expiresAt.value) } : {})
 })
 

@@ -129,23 +129,27 @@ describe("TrainingRun", () => {
   const times = [undefined, null, "2026-08-01T10:00:00Z", "2026-08-01T12:00:00.123456+02:00", "yesterday-ish", 17]
   const checkpoints = combinations({
     checkpoint_id: ["weights/a"],
-    checkpoint_type: ["training", "sampler"],
+    // The third came after revision 0.25, and a fourth may come any day.
+    checkpoint_type: ["training", "sampler", "external", "astral"],
     time: times,
     tinker_path: ["tinker://r/weights/a"],
     size_bytes: [undefined, null, 0, 2 ** 52],
     public: [undefined, null, true, false],
+    user_metadata: [undefined, null, {}, { by: "ann" }],
     expires_at: times
   })
 
   it.effect("reads and writes checkpoints in every combination of their fields", () =>
     Effect.gen(function* () {
-      assert.strictEqual(checkpoints.length, 2 * 6 * 4 * 4 * 6)
+      assert.strictEqual(checkpoints.length, 4 * 6 * 4 * 4 * 4 * 6)
       for (const wire of checkpoints) {
         const read = yield* Schema.decodeUnknownEffect(Checkpoint.Checkpoint)(wire)
         const written = yield* Schema.encodeEffect(Checkpoint.Checkpoint)(read)
         assert.deepStrictEqual<unknown>(written, canonicalCheckpoint(wire))
         assert.strictEqual(read.public, wire.public ?? false)
         assert.deepStrictEqual(read.sizeBytes, Option.fromNullishOr(wire.size_bytes))
+        assert.deepStrictEqual(read.userMetadata, Option.fromNullishOr(wire.user_metadata))
+        assert.deepStrictEqual<unknown>(read.checkpointType, wire.checkpoint_type)
         assert.strictEqual(Option.isSome(read.expiresAt), wire.expires_at !== undefined && wire.expires_at !== null)
         // What a consumer stores as text comes back as the same value, and is written as the same text.
         const again = yield* Schema.decodeUnknownEffect(Checkpoint.Checkpoint)(JSON.parse(JSON.stringify(written)))

@@ -48,17 +48,17 @@ const labels = (value: unknown): Record<string, string> => {
 
 const checkpoint = (wire: unknown): Checkpoint => {
   if (!isRecord(wire)) throw unusual
-  const { checkpoint_type: type, expires_at, public: open, size_bytes } = wire
-  if (type !== "training" && type !== "sampler") throw unusual
+  const { expires_at, public: open, size_bytes, user_metadata } = wire
   const size = isAbsent(size_bytes) ? undefined : whole(size_bytes)
   if (size !== undefined && size < 0) throw unusual
   return {
     checkpointId: text(wire.checkpoint_id),
-    checkpointType: type,
+    checkpointType: text(wire.checkpoint_type),
     time: time(wire.time),
     tinkerPath: text(wire.tinker_path),
     sizeBytes: size === undefined ? Option.none() : Option.some(size),
     public: isAbsent(open) ? false : flag(open),
+    userMetadata: isAbsent(user_metadata) ? Option.none() : Option.some(labels(user_metadata)),
     expiresAt: isAbsent(expires_at) ? Option.none() : Option.some(time(expires_at))
   }
 }

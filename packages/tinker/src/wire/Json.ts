@@ -226,11 +226,12 @@ export const RequestFailed = Schema.Struct({ error: Schema.String, category: opt
 
 export const Checkpoint = Schema.Struct({
   checkpoint_id: Schema.String,
-  checkpoint_type: Schema.Literals(["training", "sampler"]),
+  checkpoint_type: Schema.String,
   time: Timestamp,
   tinker_path: Schema.String,
   size_bytes: optional(Count),
   public: orElse(Schema.Boolean, false),
+  user_metadata: optional(Metadata),
   expires_at: Timestamp
 })
 

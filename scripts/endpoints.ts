@@ -306,6 +306,12 @@ const rows: ReadonlyArray<Row> = [
     peers: [later]
   },
   {
+    endpoint: Contract.finishSession("{id}"),
+    call: "`ServiceClient.finishSession` (after 0.25)",
+    test: [rest, "finishes its session, where the service knows how"],
+    peers: [P("ends its session")]
+  },
+  {
     endpoint: Contract.cancelFuture,
     call: "an abandoned `SamplingClient.sample`, likewise (after 0.25)",
     test: [sampling, "ends at the caller's deadline, and tells a service that wants to know"],
@@ -386,6 +392,21 @@ TuFT. \`node scripts/endpoints.ts\` writes the page, and fails where a cell woul
 | method | path | call | emulator | test | checked against |
 | --- | --- | --- | --- | --- | --- |
 ${lines.join("\n")}
+
+## What is not there
+
+Later revisions of the API (seen up to 0.38 of the official client) have more than this. What is known of it and is left out:
+
+| what | why, and what to do instead |
+| --- | --- |
+| \`POST create_custom_loss\`, losses that the service computes | it wants the loss as PyTorch's tracer writes it down, for which there is nothing here; \`forwardBackwardCustom\` takes any function, for the price of a forward pass |
+| \`POST save_weights_external\`, \`GET …/external_weights_urls\` | exports in other formats; \`CheckpointArchive.download\` brings the adapter in PEFT's. Such checkpoints of others are listed as \`external\`; they are neither loaded nor deleted by their path |
+| \`POST sessions/search\` | \`RestClient.listSessions\` lists one's own |
+| \`GET\`, \`DELETE auth/apikey/me\` | keys are managed by the official command line; \`RestClient.whoami\` reads the access token |
+| links to the web console | no part of the API |
+
+What such a service says beyond the contract is passed over: unknown fields, settings, queue states, and types of checkpoints and usage.
+A number or a flag of another type than the contract's is still an error.
 `
 
 const page = "docs/reference/endpoints.md"

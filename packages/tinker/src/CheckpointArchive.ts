@@ -105,9 +105,9 @@ const fetchInto = Effect.fnUntraced(function* (
       const handle = yield* fs.open(file, { flag: "w" })
       let bytes = 0
       const writer = BlockWriter.make(handle)
-      const write = (pieces: ReadonlyArray<Uint8Array>) => {
+      const write = (pieces: ReadonlyArray<Uint8Array>, release: () => void) => {
         for (const piece of pieces) bytes += piece.length
-        return writer.write(pieces)
+        return Effect.map(writer.write(pieces), release)
       }
       yield* rest.readCheckpointArchive(path, write, options)
       yield* writer.end

@@ -125,6 +125,16 @@ export interface DownloadOptions extends ArchiveOptions {
   readonly onProgress?: ((progress: Progress) => void) | undefined
 }
 
+/**
+ * Takes the next pieces of an archive. A sink that has copied them, or has no more use for them, may call `release`: their memory
+ * is then given back at once where nobody else can have them, and they are empty. That makes a download about twice as fast,
+ * since nothing of it is left to the garbage collector; it does nothing but over undici (`NodeHttpClient.layerUndici`).
+ */
+export type ArchiveSink<E = never, R = never> = (
+  pieces: ReadonlyArray<Uint8Array>,
+  release: () => void
+) => Effect.Effect<void, E, R>
+
 export interface TraceOptions extends CallOptions {
   /** How long to wait while the service puts the trace together. Default 30 minutes. */
   readonly buildLimit?: Duration.Input | undefined
@@ -208,7 +218,7 @@ export class RestClient extends Context.Service<
      */
     readonly readCheckpointArchive: <E = never, R = never>(
       path: string,
-      sink: (pieces: ReadonlyArray<Uint8Array>) => Effect.Effect<void, E, R>,
+      sink: ArchiveSink<E, R>,
       options?: DownloadOptions
     ) => Effect.Effect<void, TinkerError | E, R>
     /** The same as a stream, which takes somewhat longer. */

@@ -121,6 +121,17 @@ describe("RestClient.streamCheckpointArchive", () => {
     })
   )
 
+  it.effect("does not go on behind a hole that another reader of the same answer has made", () =>
+    Effect.gen(function* () {
+      const place = Archive.withFile(file, () => ({ takenAfter: 32 }))
+      const error = errorOf(yield* settled(collected(Archive.stream(path)).pipe(place.provide)))
+      assert.strictEqual(error.reason._tag, "Transport")
+      assert.isTrue(error.isRetryable)
+      assert.strictEqual(place.requests.length, 1)
+      assert.match(error.message, /32 bytes.*another reader/)
+    })
+  )
+
   it.effect("gets a new address where the old one is refused, or has run out", () =>
     Effect.gen(function* () {
       const refusing = Archive.withFile(file, (nth) =>

@@ -2,15 +2,18 @@
 import { NodeHttpClient, NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Redacted } from "effect"
-import { FetchHttpClient, type HttpClient } from "effect/http"
+import { FetchHttpClient, HttpClient } from "effect/http"
+import { randomBytes } from "node:crypto"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import type { Readable } from "node:stream"
 import * as CheckpointArchive from "../src/CheckpointArchive.ts"
 import { RestClient } from "../src/RestClient.ts"
 import { Tinker } from "../src/Tinker.ts"
+import type { TinkerError } from "../src/TinkerError.ts"
 import { key } from "./support/fakeService.ts"
 
 interface Seen {
@@ -47,6 +50,17 @@ const serve = (answer: (seen: Seen, response: ServerResponse) => void) =>
 
 const over = (http: Layer.Layer<HttpClient.HttpClient>, url: string) =>
   Tinker.layer({ apiKey: key, baseUrl: url, deadline: "10 seconds" }).pipe(Layer.provide(http), Layer.fresh)
+
+/** What is in the file when an archive was brought to the disk. */
+const downloaded = (layer: Layer.Layer<RestClient, TinkerError>) =>
+  Effect.gen(function* () {
+    const folder = mkdtempSync(join(tmpdir(), "zz-http-"))
+    yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(folder, { recursive: true })))
+    const bytes = yield* CheckpointArchive.downloadFile("tinker://r/weights/a", join(folder, "a"))
+    const file = readFileSync(join(folder, "a"))
+    assert.strictEqual(bytes, file.length)
+    return file
+  }).pipe(Effect.provide(layer), Effect.provide(NodeServices.layer))
 
 const clients: ReadonlyArray<[string, Layer.Layer<HttpClient.HttpClient>]> = [
   ["fetch", FetchHttpClient.layer],
@@ -112,7 +126,7 @@ describe.each(clients)("over %s", (_, http) => {
 
   it.live("an archive is taken up where the connection broke, by its range, and nobody there sees the key", () =>
     Effect.gen(function* () {
-      const file = Buffer.alloc(3_000_000, "0123456789abcdef")
+      const file = randomBytes(3_000_000)
       let requests = 0
       const place = yield* serve((seen, response) => {
         const from = Number(/^bytes=(\d+)-$/.exec(seen.headers.range ?? "")?.[1] ?? 0)
@@ -125,17 +139,29 @@ describe.each(clients)("over %s", (_, http) => {
         response.write(file.subarray(0, 1_000_000), () => setImmediate(() => response.destroy()))
       })
       const service = yield* serve((_, response) => void response.writeHead(302, { location: `${place.url}/f` }).end())
-      const folder = mkdtempSync(join(tmpdir(), "zz-http-"))
-      yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(folder, { recursive: true })))
-      const bytes = yield* CheckpointArchive.downloadFile("tinker://r/weights/a", join(folder, "a")).pipe(
-        Effect.provide(over(http, service.url)),
-        Effect.provide(NodeServices.layer)
-      )
-      assert.strictEqual(bytes, file.length)
-      assert.isTrue(readFileSync(join(folder, "a")).equals(file))
+      assert.isTrue((yield* downloaded(over(http, service.url))).equals(file))
       assert.strictEqual(place.seen.length, 2)
       assert.match(place.seen[1]?.headers.range ?? "", /^bytes=[1-9]\d*-$/)
       assert.isTrue(place.seen.every((seen) => seen.headers["x-api-key"] === undefined))
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("an archive of pieces that share their memory arrives whole", () =>
+    Effect.gen(function* () {
+      const file = randomBytes(3_000_000)
+      const place = yield* serve((_, response) => {
+        // Without a length it comes in chunks of HTTP, several to a read of the socket.
+        let sent = 0
+        const more = () => {
+          while (sent < file.length) {
+            if (!response.write(file.subarray(sent, (sent += 5_000)))) return void response.once("drain", more)
+          }
+          response.end()
+        }
+        more()
+      })
+      const service = yield* serve((_, response) => void response.writeHead(302, { location: `${place.url}/f` }).end())
+      assert.isTrue((yield* downloaded(over(http, service.url))).equals(file))
     }).pipe(Effect.scoped)
   )
 
@@ -157,5 +183,71 @@ describe.each(clients)("over %s", (_, http) => {
       assert.strictEqual(error.reason._tag, "NotFound")
       assert.isBelow(sent, 64_000_000)
     }).pipe(Effect.scoped)
+  )
+})
+
+describe("the pieces of an archive", () => {
+  const file = randomBytes(1_000_000)
+
+  /** Reads an archive as `sink` says; gives what every piece holds in the end, beside what it held when it came. */
+  const pieces = (http: Layer.Layer<HttpClient.HttpClient>, release: boolean) =>
+    Effect.gen(function* () {
+      const place = yield* serve((_, response) => void response.end(file))
+      const service = yield* serve((_, response) => void response.writeHead(302, { location: `${place.url}/f` }).end())
+      const came: Array<Uint8Array> = []
+      const copies: Array<Buffer> = []
+      yield* Effect.flatMap(RestClient, (rest) =>
+        rest.readCheckpointArchive("tinker://r/weights/a", (some, done) =>
+          Effect.sync(() => {
+            came.push(...some)
+            copies.push(...some.map((piece) => Buffer.from(piece)))
+            if (release) done()
+          })
+        )
+      ).pipe(Effect.provide(over(http, service.url)))
+      assert.isTrue(Buffer.concat(copies).equals(file))
+      return {
+        left: came.reduce((bytes, piece) => bytes + piece.length, 0),
+        came,
+        caching: place.seen[0]?.headers["cache-control"]
+      }
+    }).pipe(Effect.scoped)
+
+  it.live("are given back over undici when the sink says so, but for those that share their memory", () =>
+    Effect.gen(function* () {
+      const { caching, came, left } = yield* pieces(NodeHttpClient.layerUndici, true)
+      assert.isBelow(left, file.length / 2)
+      for (const piece of came) assert.isTrue(piece.length === 0 || piece.length < piece.buffer.byteLength)
+      assert.strictEqual(caching, "no-store") // so that no cache in the client has them too
+    })
+  )
+
+  it.live.each(clients)("are left alone over %s while the sink says nothing", ([, http]) =>
+    Effect.gen(function* () {
+      assert.strictEqual((yield* pieces(http, false)).left, file.length)
+    })
+  )
+
+  it.live("are left alone where somebody else listens to the body", () =>
+    Effect.gen(function* () {
+      const heard: Array<Uint8Array> = []
+      const tapped = Layer.effect(
+        HttpClient.HttpClient,
+        Effect.map(
+          HttpClient.HttpClient,
+          HttpClient.tap((response) =>
+            Effect.sync(() => {
+              if (!response.request.url.endsWith("/f")) return
+              const { original } = response as unknown as {
+                readonly original: { readonly source: { readonly body: Readable } }
+              } // as it is over undici
+              original.source.body.on("data", (piece: Uint8Array) => heard.push(piece))
+            })
+          )
+        )
+      ).pipe(Layer.provide(NodeHttpClient.layerUndici))
+      assert.strictEqual((yield* pieces(tapped, true)).left, file.length)
+      assert.isTrue(Buffer.concat(heard).equals(file))
+    })
   )
 })

@@ -13,10 +13,11 @@ import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
-import type { ArchiveOptions, ArchiveUrl, DownloadOptions } from "../RestClient.ts"
+import type { ArchiveOptions, ArchiveSink, ArchiveUrl, DownloadOptions } from "../RestClient.ts"
 import { Timeout, TinkerError, Transport } from "../TinkerError.ts"
 import * as CallLimits from "./callOptions.ts"
 import * as Http from "./http.ts"
+import * as SoleOwner from "./soleOwner.ts"
 import * as Status from "./status.ts"
 import { backoff } from "./transport.ts"
 
@@ -58,7 +59,7 @@ export const make = (options: {
 
   const read = Effect.fnUntraced(function* <E, R>(
     path: string,
-    sink: (pieces: ReadonlyArray<Uint8Array>) => Effect.Effect<void, E, R>,
+    sink: ArchiveSink<E, R>,
     given: DownloadOptions = {}
   ): Effect.fn.Return<void, TinkerError | E, R> {
     const operation = `download the archive of ${path}`
@@ -102,6 +103,8 @@ export const make = (options: {
         headers: {
           accept: "*/*",
           "accept-encoding": "identity",
+          // A cache in the client would keep the pieces, which are given back here.
+          "cache-control": "no-store",
           ...(received === 0 ? {} : { range: `bytes=${received}-` }),
           ...(received === 0 || validator === undefined ? {} : { "if-range": validator })
         },
@@ -137,6 +140,7 @@ export const make = (options: {
       /** When anything last came over this connection. */
       let movedAt = clock.currentTimeMillisUnsafe()
       let sinking = false
+      const free = SoleOwner.release(response)
       /** Fails when nothing has come for too long; one look now and then is cheaper than a timer for each piece. */
       const stalled = Effect.gen(function* () {
         while (true) {
@@ -149,12 +153,16 @@ export const make = (options: {
       })
       const all = Stream.runForEachArray(
         Stream.mapError(response.stream, (error) => Http.unread(operation, secret, error)),
-        (pieces) => {
+        (pieces): Effect.Effect<void, TinkerError | SinkFailed<E>, R> => {
+          if (pieces.some(SoleOwner.isTaken)) return changed("what came then was taken by another reader of the answer")
           for (const piece of pieces) received += piece.length
           failures = 0
           sinking = true
           return Effect.map(
-            Effect.mapError(sink(pieces), (error) => new SinkFailed(error)),
+            Effect.mapError(
+              sink(pieces, () => free(pieces)),
+              (error) => new SinkFailed(error)
+            ),
             () => {
               sinking = false
               progressAt = movedAt = clock.currentTimeMillisUnsafe()

@@ -8,7 +8,8 @@ import type * as FileSystem from "effect/FileSystem"
 import type * as PlatformError from "effect/PlatformError"
 import type * as Scope from "effect/Scope"
 
-const blockBytes = 1024 * 1024
+/** So much stays in the cache of the processor from its copy to its write. */
+const blockBytes = 256 * 1024
 
 export interface BlockWriter {
   readonly write: (pieces: ReadonlyArray<Uint8Array>) => Effect.Effect<void, PlatformError.PlatformError, Scope.Scope>

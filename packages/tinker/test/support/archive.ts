@@ -53,6 +53,8 @@ export interface Serving {
   readonly cutAfter?: number
   /** Nothing comes after so many bytes. */
   readonly stallAfter?: number
+  /** A piece after so many bytes has lost its memory, as one that somebody else has transferred. */
+  readonly takenAfter?: number
   readonly ignoreRange?: boolean
   readonly etag?: string | null
   readonly bytes?: Uint8Array
@@ -98,7 +100,9 @@ export const withFile = (
       const stream = new ReadableStream<Uint8Array>({
         pull(controller) {
           if (offset < sent.length) {
-            controller.enqueue(Uint8Array.from(sent.subarray(offset, (offset += 16))))
+            const piece = Uint8Array.from(sent.subarray(offset, (offset += 16)))
+            if (offset - 16 === how.takenAfter) structuredClone(piece.buffer, { transfer: [piece.buffer] })
+            controller.enqueue(piece)
             return undefined
           }
           if (how.cutAfter !== undefined) {

@@ -469,8 +469,8 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
       () => ({
         ...paced(),
         ttl: "1 hour",
-        keepLast: 10,
-        leastIncidents: 1
+        leastIncidents: 1,
+        mostAttempts: 2
       })
     )
   },

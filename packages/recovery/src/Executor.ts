@@ -87,6 +87,8 @@ export interface Outcome {
 /** A recovery to carry out. `restore` is one try; what it makes must live in a scope of the requester. */
 export interface Request<A> {
   readonly incident: Incident
+  /** For the tries, waits and limits of this recovery; how many go on at once stays the executor's. Default: the executor's. */
+  readonly policy?: RecoveryPolicy.RecoveryPolicy | undefined
   readonly restore: (report: (progress: Progress) => Effect.Effect<void>) => Effect.Effect<A, RecoveryError>
   readonly outcome: (restored: A) => Outcome
 }
@@ -107,6 +109,7 @@ export interface Executor {
 
 interface Job {
   readonly incident: Incident
+  readonly policy: RecoveryPolicy.RecoveryPolicy
   readonly detectedAt: number
   readonly cancelled: Deferred.Deferred<never, RecoveryError>
   readonly ended: Deferred.Deferred<void>
@@ -149,20 +152,20 @@ const detected = (incident: Incident, detectedAt: number) => ({
 
 /** Workers become temporary children of `supervisor`. */
 export const make = (
-  policy: RecoveryPolicy.RecoveryPolicy,
+  standard: RecoveryPolicy.RecoveryPolicy,
   log: EventLog,
   supervisor: Pick<SupervisorRef<unknown>, "startChild">,
   outage?: Outage
 ): Executor => {
   const jobs = new Map<string, Job>()
-  const slots = Slots.make(policy.maxConcurrent)
+  const slots = Slots.make(standard.maxConcurrent)
   /** When the recoveries of each run began, by cause, within the window. */
   const spent = new Map<string, Array<{ readonly cause: RecoveryEvent.Cause; readonly at: number }>>()
   let draining = false
   let serial = 0
 
   /** What somebody asked for is not counted. */
-  const spend = ({ cause, run, trainingRunId }: Incident) =>
+  const spend = ({ incident: { cause, run, trainingRunId }, policy }: Job) =>
     Effect.flatMap(uptime, (now) => {
       if (cause === "requested") return Effect.void
       const window = Duration.toMillis(policy.recoveryWindow)
@@ -235,21 +238,21 @@ export const make = (
       }
     })
 
-  const leftToPause = (job: Job) => Duration.subtract(policy.pauseLimit, job.paused)
+  const leftToPause = (job: Job) => Duration.subtract(job.policy.pauseLimit, job.paused)
 
   const tryOnce = <A>(job: Job, request: Request<A>, span: Tracer.Span) =>
     Effect.gen(function* () {
       job.tries++
       const began = yield* uptime
       const waited = Duration.millis(began - job.detectedAt)
-      yield* log.emit({ _tag: "started", ...common(job, waited), maxAttempts: policy.maxAttempts }, span)
+      yield* log.emit({ _tag: "started", ...common(job, waited), maxAttempts: job.policy.maxAttempts }, span)
       const { trainingRunId } = job.incident
       const deadline = yield* Deadline.make(
-        Duration.toMillis(policy.attemptDeadline),
+        Duration.toMillis(job.policy.attemptDeadline),
         Duration.toMillis(leftToPause(job))
       )
       const overdue = Effect.andThen(deadline.reached, () =>
-        Effect.fail(refuse(new AttemptTimedOut({ runId: trainingRunId, limit: policy.attemptDeadline })))
+        Effect.fail(refuse(new AttemptTimedOut({ runId: trainingRunId, limit: job.policy.attemptDeadline })))
       )
       const restored = yield* Effect.suspend(() => request.restore(reporter(job, began, deadline, span))).pipe(
         Effect.raceFirst(overdue),
@@ -263,6 +266,7 @@ export const make = (
   /** Waits until the service answers, or for no longer than `left`; nothing if it has been answering all along. */
   const waitOut = Effect.fnUntraced(function* (job: Job, left: Duration.Duration, span: Tracer.Span) {
     if (outage === undefined) return undefined
+    const { policy } = job
     let waited = Duration.zero
     while (Duration.isLessThan(waited, left)) {
       const down = yield* outage.probe
@@ -282,8 +286,8 @@ export const make = (
   })
 
   const tries = Effect.fnUntraced(function* <A>(job: Job, request: Request<A>, span: Tracer.Span) {
-    const { incident } = job
-    yield* spend(incident)
+    const { incident, policy } = job
+    yield* spend(job)
     const nextDelay = yield* Schedule.toStep(RecoveryPolicy.schedule(policy))
     // Who was not let in, or kept waiting, asks whether that is over before anything is made.
     const first = incident.cause === "paused" ? yield* waitOut(job, leftToPause(job), span) : undefined
@@ -377,6 +381,7 @@ export const make = (
     const done = yield* Deferred.make<A, RecoveryError>()
     const job: Job = {
       incident,
+      policy: request.policy ?? standard,
       detectedAt: yield* uptime,
       cancelled: yield* Deferred.make<never, RecoveryError>(),
       ended: yield* Deferred.make<void>(),

@@ -96,7 +96,8 @@ const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy)
   const executor = Executor.make(policy, log, tree.refs.executor, monitor.outage)
   const journal = yield* Effect.serviceOption(Journal)
   const watches = yield* Watches.make(policy, log, monitor, executor, services, journal)
-  const { current, endWith, inBackground, lookAfter, openIncident, recover, release, runs, takeUp, track } = watches
+  const { current, endWith, inBackground, lookAfter, openIncident, policyOf, recover, release, runs, takeUp, track } =
+    watches
   const startedAt = yield* uptime
   let shuttingDown = false
 
@@ -120,7 +121,10 @@ const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy)
 
   const plan = Effect.fn("Recovery.plan")(function* (runId: string, options: PlanOptions = {}) {
     const tracked: Watches.Tracked | undefined = runs.get(runId)
-    const strategy = options.strategy ?? tracked?.watch?.options.strategy ?? policy.strategy
+    const strategy =
+      options.strategy ??
+      tracked?.watch?.options.strategy ??
+      (tracked === undefined ? policy : policyOf(tracked)).strategy
     const trained =
       tracked === undefined && Option.isSome(journal) ? yield* JournaledRun.find(journal.value, runId) : Option.none()
     if (Option.isSome(trained)) {
@@ -162,8 +166,8 @@ const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy)
       while (true) {
         const incident = yield* openIncident(tracked, "requested", "somebody asked for it", "manual")
         const recovered = yield* recover(tracked, incident, scope, {
-          strategy: options.strategy ?? tracked.watch?.options.strategy ?? policy.strategy,
-          optimizer: options.restoreOptimizer ?? policy.restoreOptimizer
+          strategy: options.strategy ?? tracked.watch?.options.strategy ?? policyOf(tracked).strategy,
+          optimizer: options.restoreOptimizer ?? policyOf(tracked).restoreOptimizer
         })
         if (recovered !== undefined) return recovered
         tracked.phase = "recovering"

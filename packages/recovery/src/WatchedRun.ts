@@ -5,6 +5,7 @@ import type { Checkpoint } from "@tinkex/tinker/Checkpoint"
 import type { TrainingClient } from "@tinkex/tinker/TrainingClient"
 import type * as CheckpointSelector from "@tinkex/training/CheckpointSelector"
 import type { RecoveryError } from "./RecoveryError.ts"
+import type { RecoveryPolicy } from "./RecoveryPolicy.ts"
 
 /** Tells the step of a checkpoint, where its owner can: the wire knows none. */
 export type StepOf = (checkpoint: Checkpoint) => Option.Option<number>
@@ -42,6 +43,12 @@ export interface WatchOptions {
   readonly stepOf?: StepOf | undefined
   /** Tells what was measured at a checkpoint, for the strategies that go by it. */
   readonly metricsOf?: MetricsOf | undefined
+  /**
+   * A policy of its own for the recoveries of this run: tries, waits, deadline, limits of pauses and budget, strategy, optimizer
+   * and callbacks. Whether anything is recovered at all, the sweeps and how many recoveries go on at once stay the layer's.
+   * Made by `RecoveryPolicy.make`, which checks it. Default: the layer's.
+   */
+  readonly policy?: RecoveryPolicy | undefined
   /** Replaces the policy's strategy for this run. */
   readonly strategy?: CheckpointSelector.Strategy | undefined
   /** Handed the new client. May take as long as the policy's `callbackLimit`. */

@@ -469,6 +469,52 @@ describe("restore", () => {
     )
   )
 
+  it.effect("a run with a policy of its own has its own tries, waits, deadline and budget", () =>
+    scenario({ enabled: true }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        const { seen } = yield* record
+        const policy = yield* RecoveryPolicy.make({
+          maxAttempts: 2,
+          baseDelay: "1 minute",
+          maxDelay: "1 minute",
+          jitter: false,
+          attemptDeadline: "10 seconds",
+          maxRecoveries: 1
+        })
+        for (const [runId, own] of [
+          ["run-1", policy],
+          ["run-2", undefined]
+        ] as const) {
+          fake.addRun(runId, [10])
+          yield* recovery.watch({ runId, policy: own })
+          fake.poison(runId)
+        }
+        fake.onCreate = () => Effect.never
+        for (let minutes = 0; minutes < 50; minutes++) yield* TestClock.adjust("1 minute")
+        const failures = (run: string) =>
+          seen.flatMap((event) =>
+            event._tag === "failed" && event.run === run
+              ? [{ took: event.duration && Duration.toSeconds(event.duration), wait: event.nextTryIn }]
+              : []
+          )
+        assert.deepStrictEqual(failures("run-1"), [
+          { took: 10, wait: Duration.minutes(1) },
+          { took: 10, wait: null }
+        ])
+        assert.deepStrictEqual(failures("run-2"), [
+          { took: 900, wait: Duration.seconds(5) },
+          { took: 900, wait: Duration.seconds(10) },
+          { took: 900, wait: null }
+        ])
+        yield* recovery.watch({ runId: "run-1", policy })
+        yield* TestClock.adjust("1 minute")
+        const ends = seen.flatMap((event) => (event._tag === "exhausted" && event.run === "run-1" ? [event.tag] : []))
+        assert.deepStrictEqual(ends, ["Exhausted", "BudgetSpent"])
+      })
+    )
+  )
+
   it.effect("a try that hangs is stopped at its deadline", () =>
     scenario({ attemptDeadline: "1 minute", maxAttempts: 1 }, (fake) =>
       Effect.gen(function* () {

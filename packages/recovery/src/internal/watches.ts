@@ -62,7 +62,7 @@ const notTheEnd = new Set(["Cancelled", "OwnedElsewhere", "JournalFailed"])
 
 /** The runs of those who own their loop: who watches them, how they stand, and what their failure sets off. */
 export const make = Effect.fnUntraced(function* (
-  policy: RecoveryPolicy,
+  standard: RecoveryPolicy,
   log: EventLog,
   monitor: Monitor.Monitor,
   executor: Executor.Executor,
@@ -73,6 +73,9 @@ export const make = Effect.fnUntraced(function* (
   const runs = new Map<string, Tracked>()
 
   const current = ({ run }: Tracked): string => run.lineage.at(-1) ?? ""
+
+  /** The policy of a run: that of its watch, or the layer's. */
+  const policyOf = ({ watch }: Tracked): RecoveryPolicy => watch?.options.policy ?? standard
 
   const nameOf = ({ name, run }: Tracked): string => name ?? Claim.nameOf(run.lineage[0] ?? "")
 
@@ -109,6 +112,7 @@ export const make = Effect.fnUntraced(function* (
   ) =>
     Effect.gen(function* () {
       const began = yield* uptime
+      const { callbackLimit } = policyOf(tracked)
       const tell = (detail: string) =>
         Effect.flatMap(uptime, (now) =>
           log.emit({
@@ -124,9 +128,9 @@ export const make = Effect.fnUntraced(function* (
           })
         )
       yield* Effect.suspend(call).pipe(
-        Effect.timeoutOption(policy.callbackLimit),
+        Effect.timeoutOption(callbackLimit),
         Effect.flatMap((done) =>
-          Option.isSome(done) ? Effect.void : tell(`it took longer than ${Duration.format(policy.callbackLimit)}`)
+          Option.isSome(done) ? Effect.void : tell(`it took longer than ${Duration.format(callbackLimit)}`)
         ),
         Effect.catchCause((cause) =>
           Cause.hasInterruptsOnly(cause) ? Effect.interrupt : tell(Cause.pretty(cause).split("\n", 1)[0] ?? "")
@@ -285,12 +289,13 @@ export const make = Effect.fnUntraced(function* (
     const { watch } = tracked
     if (watch === undefined || tracked.phase !== "watched" || current(tracked) !== runId) return
     const incident = yield* openIncident(tracked, cause, detail, source)
-    if (!policy.enabled) {
+    if (!standard.enabled) {
       tracked.phase = "reported"
       return yield* Executor.announce(log, incident)
     }
     tracked.phase = "recovering"
     const refusal = refuse(new NotRecoverable({ runId, cause, detail }))
+    const policy = policyOf(tracked)
     const options = { optimizer: policy.restoreOptimizer, strategy: watch.options.strategy ?? policy.strategy }
     yield* inBackground(
       whenOurs(tracked, watch, recover(tracked, incident, watch.scope, options, userFault ? refusal : undefined)).pipe(
@@ -318,6 +323,7 @@ export const make = Effect.fnUntraced(function* (
     watch: Watch,
     recovery: Effect.Effect<Recovered | undefined, RecoveryError>
   ): Effect.fn.Return<Recovered | undefined, RecoveryError> {
+    const policy = policyOf(tracked)
     const patience = Duration.sum(Duration.times(policy.attemptDeadline, policy.maxAttempts), policy.pauseLimit)
     const until = (yield* uptime) + Duration.toMillis(patience)
     while (true) {
@@ -388,6 +394,7 @@ export const make = Effect.fnUntraced(function* (
     return executor
       .recover({
         incident,
+        policy: policyOf(tracked),
         restore: (report) =>
           refusal === undefined
             ? OwnedRun.restore(services, tracked.run, {
@@ -456,5 +463,5 @@ export const make = Effect.fnUntraced(function* (
     yield* executor.cancel(current(tracked), why)
   })
 
-  return { runs, track, current, endWith, lookAfter, openIncident, recover, release, takeUp, inBackground }
+  return { runs, track, current, policyOf, endWith, lookAfter, openIncident, recover, release, takeUp, inBackground }
 })

@@ -33,6 +33,7 @@ import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { RestClient } from "@tinkex/tinker/RestClient"
 import { ServiceClient } from "@tinkex/tinker/ServiceClient"
+import { Telemetry } from "@tinkex/tinker/Telemetry"
 import type { TrainingClient } from "@tinkex/tinker/TrainingClient"
 import type * as CheckpointSelector from "@tinkex/training/CheckpointSelector"
 import { Journal } from "@tinkex/training/Journal"
@@ -42,6 +43,7 @@ import * as Executor from "./Executor.ts"
 import type { Health } from "./Health.ts"
 import * as EventLog from "./internal/eventLog.ts"
 import * as Failures from "./internal/failures.ts"
+import * as Forwarding from "./internal/forwarding.ts"
 import * as Guard from "./internal/guard.ts"
 import * as JournaledRun from "./internal/journaledRun.ts"
 import * as OwnedRun from "./internal/ownedRun.ts"
@@ -91,6 +93,10 @@ export interface ShutdownReport {
 const make = Effect.fnUntraced(function* (policy: RecoveryPolicy.RecoveryPolicy) {
   const services: OwnedRun.Services = { rest: yield* RestClient, service: yield* ServiceClient }
   const log = yield* EventLog.make
+  const telemetry = yield* Effect.serviceOption(Telemetry)
+  if (Option.isSome(telemetry) && (yield* telemetry.value.isEnabled)) {
+    yield* Effect.forkScoped(Forwarding.forward(telemetry.value, log.events), { startImmediately: true })
+  }
   const monitor = yield* Monitor.make(policy, log, services.rest)
   const tree = yield* Effect.orDie(Tree.start(monitor.run))
   const executor = Executor.make(policy, log, tree.refs.executor, monitor.outage)

@@ -1,6 +1,7 @@
 /**
  * What a recovery tells about itself: as a typed stream (`Recovery.events`), as span events on the incident's span, and as
- * metrics.
+ * metrics. Where the SDK tells the service of its sessions (`telemetry`), each event of an incident goes there too, as
+ * `recovery_<event>` with ids and tags, without names and messages.
  *
  * Every event carries `n` (gapless per layer, so a reader that was too slow sees what it missed), `run` (the name of a trained
  * run, or the training run's own id where the loop is somebody else's; `*` where the event is about no run in particular),
@@ -19,7 +20,7 @@
  * | `completed` | the incident is over, the run goes on | since detection | `newTrainingRunId`, `path`, `step`, `quarantined` |
  * | `failed` | one try failed | of the try | `tag`, `detail`, `nextTryIn` (`null`: there is none) |
  * | `exhausted` | the incident is over, the run was given up or the recovery cancelled | since detection | `tag`, `detail`, `history` |
- * | `paused` | the service has no room for us; waiting uses up no try | of the wait | `tag`, `detail` |
+ * | `paused` | the service has no room for us; waiting uses up no try | of the wait, where it is known | `tag`, `detail` |
  * | `poll_error` | a sweep could not read a run | | `tag`, `detail`, `consecutive` |
  * | `stalled` | a watched run is silent for longer than is its habit | of the silence | |
  * | `backpressure` | the service has held a run's operations back for a minute (`state` says why), or does so no more (`active`) | of the pause | `state`, `reason` |

@@ -3,7 +3,7 @@ import { Deferred, Effect, Fiber, Option, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Emulator, FaultPlan } from "@tinkex/emulator"
 import { Recovery, type RecoveryEvent, type Recovered, type RecoveryPolicy } from "@tinkex/recovery"
-import { type Checkpoint, RestClient, ServiceClient, type TrainingClient } from "@tinkex/tinker"
+import { type Checkpoint, RestClient, ServiceClient, Telemetry, type TrainingClient } from "@tinkex/tinker"
 import { batch, tiny, world } from "./tinyRun.ts"
 
 const record = Effect.gen(function* () {
@@ -254,6 +254,39 @@ describe("an owned loop", () => {
         yield* control.weightsHash(recovered.client.modelId)
       )
     }).pipe(Effect.scoped, recovering({ enabled: false }), Effect.provide(world("")))
+  )
+
+  it.effect("D63: a service that is told of sessions is told of incidents too, without names or messages", () =>
+    Effect.gen(function* () {
+      const recovery = yield* Recovery
+      const { control } = yield* Emulator
+      const telemetry = yield* Telemetry
+      const client = yield* create
+      yield* Effect.flip(steps(client, 0, 12))
+      const recovered = yield* recovery.recoverRun(client.modelId, { stepOf })
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(yield* telemetry.flush("1 second"))
+      const told = (yield* control.telemetry).flatMap(({ event }) =>
+        event.event === "GENERIC_EVENT" && event.event_name.startsWith("recovery_") ? [event] : []
+      )
+      assert.deepStrictEqual(
+        told.map((event) => event.event_name),
+        [
+          "recovery_detected",
+          "recovery_started",
+          "recovery_checkpoint_selected",
+          "recovery_client_created",
+          "recovery_resumed",
+          "recovery_completed"
+        ]
+      )
+      assert.deepInclude(told.at(-1), { severity: "INFO" })
+      assert.deepInclude(told.at(-1)?.event_data, {
+        training_run_id: client.modelId,
+        new_training_run_id: recovered.client.modelId
+      })
+      for (const { event_data } of told) assert.notProperty(event_data, "detail")
+    }).pipe(Effect.scoped, recovering({ enabled: false }), Effect.provide(world("corrupt@8", {}, { telemetry: true })))
   )
 
   it.effect("X6: waits for a service without room as long as it has none, in one try", () =>

@@ -29,10 +29,14 @@ export const tiny = (options: Partial<Trainer.FineTuneOptions<never, never>> = {
   })
 
 /** An emulator without a socket, the SDK connected to it, and a journal of its own. */
-export const world = (faults: string, options: Parameters<typeof Emulator.layerHttpClient>[0] = {}) =>
+export const world = (
+  faults: string,
+  options: Parameters<typeof Emulator.layerHttpClient>[0] = {},
+  sdk: { readonly telemetry?: boolean } = {}
+) =>
   Layer.unwrap(
     Effect.map(FaultPlan.parse(faults), (plan) =>
-      Tinker.layer({ apiKey: Redacted.make("tml-test") }).pipe(
+      Tinker.layer({ apiKey: Redacted.make("tml-test"), ...sdk }).pipe(
         Layer.provideMerge(Emulator.layerHttpClient({ seed: 7, ...options, faults: plan }))
       )
     )

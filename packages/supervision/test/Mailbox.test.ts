@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Actor } from "@tinkex/supervision"
-import { Deferred, Effect, Fiber } from "effect"
+import { Actor, type ActorRef } from "@tinkex/supervision"
+import { Deferred, Effect, Fiber, Schema } from "effect"
 import { TestClock } from "effect/testing"
+import { alive } from "./otp/memorySupport.ts"
 import { one, pending, record, settle } from "./support.ts"
 
 interface Box {
@@ -158,4 +159,88 @@ describe("overflow", () => {
   it("a capacity that makes no sense is refused where the actor is made", () => {
     assert.throws(() => Actor.make("Bad", { init: () => 0, mailbox: { capacity: 0 } }), /mailbox.capacity is 0/)
   })
+})
+
+describe("senders that leave", () => {
+  class Busy extends Actor.make("Busy", {
+    init: (box: { readonly gate: Deferred.Deferred<void>; readonly handled: Array<number> }) => box,
+    call: {
+      ask: (self, { n }: { readonly n: number }) => void self.state.handled.push(n),
+      hold: (self) => Deferred.await(self.state.gate)
+    },
+    cast: { tell: (self, n: number) => void self.state.handled.push(n) },
+    mailbox: { capacity: 3 }
+  }) {}
+
+  /** Keeps an actor busy while `senders` come and go, then lets it go on. */
+  const busy = <A>(senders: (ref: ActorRef.ActorRef<typeof Busy>) => Effect.Effect<A>) =>
+    Effect.gen(function* () {
+      const box = { gate: yield* Deferred.make<void>(), handled: new Array<number>() }
+      const { ref } = yield* one(Busy, box)
+      yield* Effect.forkChild(ref.call.hold())
+      yield* settle
+      const came = yield* senders(ref)
+      yield* Deferred.succeed(box.gate, undefined)
+      yield* settle
+      return { came, handled: box.handled }
+    })
+
+  // a call, a cast, or the interruption of the sender that came so many places ago
+  const moves = Schema.Array(
+    Schema.Struct({
+      what: Schema.Literals(["call", "cast", "leave"]),
+      back: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 9 }))
+    })
+  )
+
+  it.effect.prop(
+    "whoever left is skipped, and the others are handled in the order in which they came",
+    [moves],
+    ([moves]) =>
+      Effect.gen(function* () {
+        const { came, handled } = yield* busy((ref) =>
+          Effect.gen(function* () {
+            const senders: Array<{ readonly n: number; readonly fiber: Fiber.Fiber<unknown, unknown> }> = []
+            for (const [n, { back, what }] of moves.entries()) {
+              if (what === "leave") {
+                const [sender] = senders.splice(Math.max(0, senders.length - 1 - back), 1)
+                // a cast that found room is on its way, and its sender has nothing to take back
+                if (sender !== undefined && !pending(sender.fiber)) senders.push(sender)
+                else if (sender !== undefined) yield* Fiber.interrupt(sender.fiber)
+                senders.sort((one, other) => one.n - other.n)
+              } else {
+                const fiber = yield* Effect.forkChild(what === "call" ? ref.call.ask({ n }) : ref.cast.tell(n))
+                senders.push({ n, fiber })
+              }
+              yield* settle
+            }
+            return senders
+          })
+        )
+        assert.deepStrictEqual(
+          handled,
+          came.map(({ n }) => n)
+        )
+        for (const { fiber } of came) assert.isFalse(pending(fiber))
+      }),
+    { arbitrary: { size: 40, runs: 200 } }
+  )
+
+  it.effect("what they sent is let go of while the actor is still busy", () =>
+    busy((ref) =>
+      Effect.gen(function* () {
+        yield* Effect.forkChild(ref.call.ask({ n: -1 }))
+        yield* settle
+        const sent: Array<WeakRef<object>> = []
+        for (let n = 0; n < 1000; n++) {
+          const question = { n }
+          sent.push(new WeakRef(question))
+          const sender = yield* Effect.forkChild(ref.call.ask(question))
+          yield* Effect.yieldNow
+          yield* Fiber.interrupt(sender)
+        }
+        assert.isBelow(yield* alive(sent), 100)
+      })
+    )
+  )
 })

@@ -90,7 +90,7 @@ export abstract class Addressee extends Mailbox implements Runnable, Busy, Targe
 
   /** Sends a cast; the result is undefined unless the sender has to wait for room. */
   cast(sender: Fiber.Fiber<unknown, unknown>, cast: Cast): Effect.Effect<unknown, unknown> | undefined {
-    const { list, operation, payload } = cast
+    const { operation, payload } = cast
     if (!this.accepts(operation)) {
       this.dropped(operation, payload, "no_process")
       return undefined
@@ -110,7 +110,7 @@ export abstract class Addressee extends Mailbox implements Runnable, Busy, Targe
             this.cast(sender, cast)
             return settle(Exit.void)
           }
-          const message = new WaitingMessage(this, operation, payload, undefined, span, list, settle)
+          const message = new WaitingMessage(this, operation, payload, undefined, span, cast.ref.list, settle)
           this.enqueue(message)
           return message
         })
@@ -122,7 +122,7 @@ export abstract class Addressee extends Mailbox implements Runnable, Busy, Targe
 
   private post(cast: Cast, span: Tracer.AnySpan | undefined): void {
     const message = messageOf(cast)
-    message.span = span
+    if (span !== undefined) message.span = span
     this.enqueue(message)
   }
 

@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { ExitReason } from "../ExitReason.ts"
 import { sent } from "./cast.ts"
+import { type Handlers, callsOf, castsOf } from "./refs.ts"
 
 /**
  * How many messages may wait, what happens to one more, and what happens to those that wait when the actor is restarted.
@@ -51,6 +52,8 @@ export interface Definition {
   readonly acrossRestart: "drop" | "keep" | "keepOthers"
   readonly quarantineAfter: number
   readonly traced: boolean
+  readonly Calls: Handlers
+  readonly Casts: Handlers
 }
 
 /** Whether two definitions are of one actor class, whatever makes their states. */
@@ -150,6 +153,8 @@ export const define = (
   if (typeof options.init !== "function") {
     throw new TypeError(`Actor "${name}": init is ${String(options.init)}. Give a function that makes the state.`)
   }
+  const calls = operations(options.call, true)
+  const casts = operations(options.cast, false)
   return {
     name,
     init: lift(options.init as Untyped),
@@ -157,12 +162,14 @@ export const define = (
     exit: optional(options.exit),
     terminate: optional(options.terminate) as Definition["terminate"],
     describe: options.describe as Definition["describe"],
-    calls: operations(options.call, true),
-    casts: operations(options.cast, false),
+    calls,
+    casts,
     capacity: capacity === "unbounded" ? Infinity : count(name, "mailbox.capacity", capacity, `, or "unbounded"`),
     overflow: overflow ?? "suspend",
     acrossRestart: acrossRestart ?? "drop",
     quarantineAfter: count(name, "mailbox.quarantineAfter", quarantineAfter, ""),
-    traced: options.traced ?? false
+    traced: options.traced ?? false,
+    Calls: callsOf(calls),
+    Casts: castsOf(casts)
   }
 }

@@ -14,7 +14,6 @@ export interface Message {
   readonly operation: Operation
   readonly payload: unknown
   next: Message | undefined
-  previous: Message | undefined
   readonly link: Link | undefined
   readonly span: Tracer.AnySpan | undefined
   /** Somebody waits for the outcome. */
@@ -31,7 +30,6 @@ export class OwnMessage implements Message {
   /** Taken back when false. */
   readonly token: { readonly live: boolean }
   next: Message | undefined = undefined
-  previous: Message | undefined = undefined
   place: Place = "unsent"
 
   constructor(operation: Operation, incarnation: object, token: { readonly live: boolean }) {
@@ -72,7 +70,6 @@ export class WaitingMessage extends Effectable.Class<void> implements Message, T
   readonly operation: Operation
   readonly payload: unknown
   next: Message | undefined = undefined
-  previous: Message | undefined = undefined
   readonly link: Link | undefined
   readonly span: Tracer.AnySpan | undefined
   place: Place = "unsent"
@@ -133,18 +130,30 @@ const nothing: ReadonlyArray<Message> = []
 /** Below this capacity a sender that waits gets the first free slot. */
 const smallCapacity = 64
 
+/** The first from here on that is still to be handled. */
+const live = (message: Message | undefined): Message | undefined => {
+  let at = message
+  while (at?.place === "taken") at = at.next
+  return at
+}
+
 /**
  * A queue linked through its messages. Those within `capacity` are admitted; later ones belong to senders that wait for
- * room, which is why one list keeps the order of every sender. It is the base of the actor rather than a part of it, because
- * a part would cost every actor one more object.
+ * room, which is why one list keeps the order of every sender. A message that is taken back stays in the list until its turn
+ * comes, or until there are more such gaps than messages. It is the base of the actor rather than a part of it, because a
+ * part would cost every actor one more object.
  */
 export abstract class Mailbox extends Child {
+  /** The first message, never one that was taken back. */
   private head: Message | undefined = undefined
-  /** The last message, where it is not the first too: most mailboxes never hold two, and are spared the write. */
+  /** The end of the list, where it is not the head too: most mailboxes never hold two, and are spared the write. */
   private tail: Message | undefined = undefined
   /** Messages that were admitted. */
   private size = 0
+  /** The first message that waits for room. */
   private outside: Message | undefined = undefined
+  /** Messages in the list that were taken back. */
+  private gaps = 0
 
   protected abstract readonly capacity: number
 
@@ -159,7 +168,7 @@ export abstract class Mailbox extends Child {
   /** Messages that wait, outside too. */
   get depth(): number {
     let depth = this.size
-    for (let at = this.outside; at !== undefined; at = at.next) depth++
+    for (let at = this.outside; at !== undefined; at = live(at.next)) depth++
     return depth
   }
 
@@ -169,9 +178,7 @@ export abstract class Mailbox extends Child {
     if (head === undefined) {
       this.head = message
     } else {
-      const last = this.tail ?? head
-      last.next = message
-      message.previous = last
+      ;(this.tail ?? head).next = message
       this.tail = message
     }
     if (this.isFull) {
@@ -188,7 +195,6 @@ export abstract class Mailbox extends Child {
     const { head } = this
     if (head !== undefined) {
       message.next = head
-      head.previous = message
       this.tail ??= head
     }
     this.head = message
@@ -196,79 +202,85 @@ export abstract class Mailbox extends Child {
   }
 
   protected shift(): Message | undefined {
-    const message = this.head
-    if (message === undefined) return undefined
-    if (this.outside !== undefined) {
-      this.unlink(message)
-      this.admit()
-      return message
-    }
-    const { next } = message
-    this.head = next
-    if (next !== undefined) {
-      next.previous = undefined
-      message.next = undefined
-      if (this.tail === next) this.tail = undefined
-    }
-    message.place = "taken"
+    const { head } = this
+    if (head === undefined) return undefined
     this.size--
-    return message
+    this.leave(head)
+    if (this.outside !== undefined) this.admit()
+    return head
+  }
+
+  /** Takes out the head. */
+  private leave(head: Message): void {
+    const next = this.gaps === 0 ? head.next : this.skip(head.next)
+    head.place = "taken"
+    this.head = next
+    if (head.next !== undefined) {
+      head.next = undefined
+      if (next === undefined || next === this.tail) this.tail = undefined
+    }
+  }
+
+  private skip(from: Message | undefined): Message | undefined {
+    const next = live(from)
+    for (let at = from; at !== next; at = at?.next) this.gaps--
+    return next
   }
 
   /** Empties the mailbox at once, so that what its senders do next does not meet a half-emptied one. */
   protected drain(): ReadonlyArray<Message> {
-    if (this.head === undefined) return nothing
-    const messages: Array<Message> = []
-    for (let at: Message | undefined = this.head; at !== undefined;) {
-      const { next }: Message = at
-      at.place = "taken"
-      at.next = undefined
-      at.previous = undefined
-      messages.push(at)
-      at = next
-    }
-    this.head = undefined
-    this.tail = undefined
-    this.outside = undefined
-    this.size = 0
-    return messages
+    return this.take(() => true)
   }
 
   /** Takes out what matches, wherever it waits. */
   protected take(matches: (message: Message) => boolean): ReadonlyArray<Message> {
-    let at = this.head
-    if (at === undefined) return nothing
+    if (this.head === undefined) return nothing
     const taken: Array<Message> = []
-    while (at !== undefined) {
-      const { next }: Message = at
-      if (matches(at)) {
-        this.unlink(at)
-        taken.push(at)
-      }
-      at = next
-    }
+    this.relink((message) => {
+      if (!matches(message)) return true
+      if (message.place === "queued") this.size--
+      message.place = "taken"
+      taken.push(message)
+      return false
+    })
     if (this.outside !== undefined) this.admit()
     return taken
   }
 
   protected remove(message: Message): void {
-    if (message.place === "taken" || message.place === "beside") return
-    this.unlink(message)
+    const { place } = message
+    if (place !== "queued" && place !== "outside") return
+    if (place === "queued") this.size--
+    else if (message === this.outside) this.outside = live(message.next)
+    if (message === this.head) {
+      this.leave(message)
+    } else {
+      message.place = "taken"
+      if (++this.gaps > this.size + smallCapacity) this.relink(() => true)
+    }
     if (this.outside !== undefined) this.admit()
   }
 
-  private unlink(message: Message): void {
-    const { next, previous } = message
-    if (message.place === "queued") this.size--
-    else if (this.outside === message) this.outside = next
-    if (previous === undefined) this.head = next
-    else previous.next = next
-    if (next !== undefined) next.previous = previous
-    if (next === undefined) this.tail = previous
-    if (this.tail === this.head) this.tail = undefined
-    message.next = undefined
-    message.previous = undefined
-    message.place = "taken"
+  /** Makes the list anew, of the messages that stay. */
+  private relink(stays: (message: Message) => boolean): void {
+    let at = this.head
+    this.head = undefined
+    this.tail = undefined
+    this.outside = undefined
+    this.gaps = 0
+    while (at !== undefined) {
+      const { next }: Message = at
+      at.next = undefined
+      if (at.place !== "taken" && stays(at)) {
+        if (this.head === undefined) this.head = at
+        else {
+          ;(this.tail ?? this.head).next = at
+          this.tail = at
+        }
+        if (at.place === "outside") this.outside ??= at
+      }
+      at = next
+    }
   }
 
   /**
@@ -280,7 +292,7 @@ export abstract class Mailbox extends Child {
     if (this.size > (capacity < smallCapacity ? capacity - 1 : capacity >> 1)) return
     while (this.outside !== undefined && this.size < capacity) {
       const message: Message = this.outside
-      this.outside = message.next
+      this.outside = live(message.next)
       message.place = "queued"
       this.size++
       if (!message.operation.reply && message instanceof WaitingMessage) message.answer(Exit.void)

@@ -13,22 +13,23 @@ import { TargetId } from "./target.ts"
 
 const defaultLimit = Duration.seconds(5)
 
+type AnyEffect = Effect.Effect<unknown, unknown>
+
 class Call extends Effectable.Class<unknown, unknown> {
-  private readonly actor: Addressee
+  private readonly ref: Ref
   private readonly operation: Operation
   private readonly payload: unknown
-  private readonly list: DeadlineList | undefined
 
-  constructor(actor: Addressee, operation: Operation, payload: unknown, list: DeadlineList | undefined) {
+  constructor(ref: Ref, operation: Operation, payload: unknown) {
     super()
-    this.actor = actor
+    this.ref = ref
     this.operation = operation
     this.payload = payload
-    this.list = list
   }
 
-  override asEffect(): Effect.Effect<unknown, unknown> {
-    return Effect.callback((settle) => this.actor.call(this.operation, this.payload, this.list, settle))
+  override asEffect(): AnyEffect {
+    const { operation, payload, ref } = this
+    return Effect.callback((settle) => ref[TargetId].call(operation, payload, ref.list, settle))
   }
 }
 
@@ -62,7 +63,6 @@ Stop.prototype = Effectable.Prototype<Stop>({
   }
 })
 
-type AnyEffect = Effect.Effect<unknown, unknown>
 type Client = Record<string, (payload: unknown) => AnyEffect>
 
 const request = (name: string, run: (self: Incarnation, payload: unknown, actor: Addressee) => unknown) => ({
@@ -95,29 +95,53 @@ class Refused {
   }
 }
 
-const calling =
-  (actor: Addressee, operation: Operation, list: DeadlineList | undefined) =>
-  (payload: unknown): AnyEffect =>
-    new Call(actor, operation, payload, list)
+/** What the `call` and the `cast` of a ref show: the handlers of an actor class, as functions. */
+export type Handlers = new (ref: Ref) => Client
 
-const casting = (actor: Addressee, operation: Operation, list: DeadlineList | undefined) => {
-  const bare = new Cast(actor, operation, undefined, list)
-  bare.place = "taken" // it lives as long as the ref, so it must not keep what a message points to
-  return (payload: unknown): AnyEffect => (payload === undefined ? bare : new Cast(actor, operation, payload, list))
+/**
+ * Neither such an object nor its functions are kept. They are called where they are asked for as a rule, and then compiled
+ * code makes none of them; kept ones lie in memory that every message would have to wait for.
+ */
+const handlersOf = (
+  operations: ReadonlyArray<Operation>,
+  Request: new (ref: Ref, operation: Operation, payload: unknown) => AnyEffect
+): Handlers => {
+  const Handlers = function (this: { "~ref": Ref }, ref: Ref) {
+    this["~ref"] = ref // neither private nor a symbol: V8 knows such a property by its name alone, whatever class it is of
+  }
+  for (const operation of operations) {
+    Object.defineProperty(Handlers.prototype, operation.name, {
+      get(this: { readonly "~ref": Ref }) {
+        const ref = this["~ref"]
+        return (payload: unknown): AnyEffect => new Request(ref, ref.bound(operation), payload)
+      }
+    })
+  }
+  return Handlers as unknown as Handlers // it has the properties that were defined above
 }
 
-/** The client objects are made at the first use: a ref that only travels costs nothing but itself. */
+export const callsOf = (operations: ReadonlyArray<Operation>): Handlers => handlersOf(operations, Call)
+export const castsOf = (operations: ReadonlyArray<Operation>): Handlers => handlersOf(operations, Cast)
+
+/** It keeps who it is for and nothing else: refs travel, and there are many of them. */
 class Ref {
   readonly #actor: Addressee
   readonly #limit: Duration.Duration
   readonly generation: number | undefined
-  #call: Client | undefined = undefined
-  #cast: Client | undefined = undefined
+  #list: DeadlineList | undefined = undefined
 
   constructor(actor: Addressee, limit: Duration.Duration, generation: number | undefined) {
     this.#actor = actor
     this.#limit = limit
     this.generation = generation
+  }
+
+  get call(): Client {
+    return new this.#actor.definition.Calls(this)
+  }
+
+  get cast(): Client {
+    return new this.#actor.definition.Casts(this)
   }
 
   get [TargetId](): Addressee {
@@ -132,36 +156,13 @@ class Ref {
     return this.#actor.path
   }
 
-  get #list(): DeadlineList | undefined {
-    return this.#actor.owner.system.deadline(this.#limit)
+  get list(): DeadlineList | undefined {
+    return (this.#list ??= this.#actor.owner.system.deadline(this.#limit))
   }
 
-  #bound(operation: Operation): Operation {
+  /** An operation for whichever incarnation there is, or for the one that this ref means. */
+  bound(operation: Operation): Operation {
     return this.generation === undefined ? operation : { ...operation, generation: this.generation, special: true }
-  }
-
-  get call(): Client {
-    if (this.#call === undefined) {
-      const actor = this.#actor
-      const list = this.#list
-      const client: Client = (this.#call = {})
-      for (const handler of actor.definition.calls) {
-        client[handler.name] = calling(actor, this.#bound(handler), list)
-      }
-    }
-    return this.#call
-  }
-
-  get cast(): Client {
-    if (this.#cast === undefined) {
-      const actor = this.#actor
-      const list = this.#list
-      const client: Client = (this.#cast = {})
-      for (const handler of actor.definition.casts) {
-        client[handler.name] = casting(actor, this.#bound(handler), list)
-      }
-    }
-    return this.#cast
   }
 
   within(limit: Duration.Input): Ref {
@@ -188,14 +189,14 @@ class Ref {
     payload?: unknown
   ): AnyEffect {
     const actor = this.#actor
-    const operation = this.#bound({
+    const operation = this.bound({
       name,
       reply: true,
       run: (self, payload) => run(self as Incarnation, payload, actor), // only incarnations run operations
       generation: undefined,
       special: false
     })
-    return Effect.callback((settle) => actor.ask(operation, payload, this.#list, settle))
+    return Effect.callback((settle) => actor.ask(operation, payload, this.list, settle))
   }
 
   get getState(): AnyEffect {

@@ -279,19 +279,35 @@ def samplers() -> Any:
     return seen
 
 
+def walked(read: Any, items: str, name: str, limit: int) -> dict[str, Any]:
+    """A list as a whole and page by page until one is short, each page with the cursor that came with it."""
+
+    def named(page: Any) -> list[str]:
+        return [one if isinstance(one, str) else getattr(one, name) for one in getattr(page, items)]
+
+    whole = read(100, 0)
+    pages: list[dict[str, Any]] = []
+    while not pages or len(pages[-1]["names"]) == limit:
+        page = read(limit, len(pages) * limit)
+        pages.append({"names": named(page), "cursor": plain(getattr(page, "cursor", None))})
+        if len(pages) > 60:
+            raise RuntimeError("the list does not end")
+    past = read(limit, 10_000)
+    return {"whole": named(whole), "pages": pages, "past": {"names": named(past), "cursor": plain(getattr(past, "cursor", None))}}
+
+
 @case
 def runs() -> Any:
     client = shared.get("main") or create()
     one = settled(rest().get_training_run(client.model_id))
-    listed = settled(rest().list_training_runs(limit=2))
-    rest_of = settled(rest().list_training_runs(limit=2, offset=2))
-    past = settled(rest().list_training_runs(limit=2, offset=10_000))
     by_path = settled(rest().get_training_run_by_tinker_path(shared["path"]))
     return {
         "run": plain(one),
         "by_path": by_path.training_run_id,
-        "pages": [[run.training_run_id for run in page.training_runs] for page in (listed, rest_of, past)],
-        "totals": [page.cursor.total_count for page in (listed, rest_of, past)],
+        "walked": walked(
+            lambda limit, offset: settled(rest().list_training_runs(limit=limit, offset=offset)),
+            "training_runs", "training_run_id", 2,
+        ),
     }
 
 
@@ -299,9 +315,12 @@ def runs() -> Any:
 def checkpoints() -> Any:
     client = shared.get("main") or create()
     own = settled(rest().list_checkpoints(client.model_id))
-    everyone = settled(rest().list_user_checkpoints(limit=3))
     info = settled(rest().get_weights_info_by_tinker_path(shared["path"]))
-    return {"own": plain(own.checkpoints), "user": plain(everyone), "info": plain(info)}
+    user = walked(
+        lambda limit, offset: settled(rest().list_user_checkpoints(limit=limit, offset=offset)),
+        "checkpoints", "tinker_path", 2,
+    )
+    return {"own": plain(own.checkpoints), "user": user, "info": plain(info)}
 
 
 @case
@@ -362,14 +381,19 @@ def sessions() -> Any:
     client = create()
     session_id = client.model_id.split(":")[0]
     session = settled(rest().get_session(session_id))
-    listed = settled(rest().list_sessions(limit=5))
+    # A list of one page says nothing about pages.
+    other = tinker.ServiceClient(base_url=BASE_URL, api_key="tml-peer")
+    settled(other.create_lora_training_client(base_model=MODEL, rank=4))
+    listed = walked(
+        lambda limit, offset: settled(rest().list_sessions(limit=limit, offset=offset)), "sessions", "session_id", 1
+    )
     settled(rest().assign_session_project(session_id, "proj-peer"))
     in_project = settled(rest().list_training_runs(limit=50, project_id="proj-peer"))
     return {
         "session_id": session_id,
         "runs": session.training_run_ids,
         "samplers": len(session.sampler_ids),
-        "listed": listed.sessions,
+        "listed": listed,
         "model_id": client.model_id,
         "project": [run.training_run_id for run in in_project.training_runs],
         "trace": settled(rest().export_session_trace(session_id)),

@@ -30,6 +30,19 @@ interface CheckpointSeen {
   readonly expires_at: string | null
 }
 
+interface Page {
+  readonly names: ReadonlyArray<string>
+  /** None where the list has no cursor. */
+  readonly cursor: { readonly offset: number; readonly limit: number; readonly total_count: number } | null
+}
+
+/** A list in one page, in small pages up to the first short one, and far past its end. */
+export interface Walked {
+  readonly whole: ReadonlyArray<string>
+  readonly pages: ReadonlyArray<Page>
+  readonly past: Page
+}
+
 export interface Cases {
   readonly capabilities: ReadonlyArray<string>
   readonly model: { readonly model_id: string; readonly name: string; readonly rank: number; readonly lora: boolean }
@@ -70,15 +83,11 @@ export interface Cases {
   readonly runs: {
     readonly run: Readonly<Record<string, unknown>> & { readonly training_run_id: string }
     readonly by_path: string
-    readonly pages: ReadonlyArray<ReadonlyArray<string>>
-    readonly totals: ReadonlyArray<number>
+    readonly walked: Walked
   }
   readonly checkpoints: {
     readonly own: ReadonlyArray<CheckpointSeen>
-    readonly user: {
-      readonly checkpoints: ReadonlyArray<CheckpointSeen>
-      readonly cursor: { readonly total_count: number }
-    }
+    readonly user: Walked
     readonly info: Readonly<Record<string, unknown>>
   }
   readonly care: {
@@ -100,7 +109,7 @@ export interface Cases {
     readonly model_id: string
     readonly runs: ReadonlyArray<string>
     readonly samplers: number
-    readonly listed: ReadonlyArray<string>
+    readonly listed: Walked
     readonly project: ReadonlyArray<string>
     readonly trace: string
   }

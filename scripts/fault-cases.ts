@@ -45,7 +45,7 @@ const fleet: ReadonlyArray<Row> = [
     what: "pages time out",
     detected: "the limit of each read",
     recovered: "single reads in the same sweep",
-    tests: [[monitor, "a list that fails is replaced by single reads in the same sweep"]]
+    tests: [[monitor, "is replaced by single reads in the same sweep"]]
   },
   {
     id: "X4",
@@ -59,14 +59,14 @@ const fleet: ReadonlyArray<Row> = [
     what: "a run ends while its recovery waits its turn",
     detected: "its scope closes",
     recovered: "the recovery is cancelled",
-    tests: [[recovery, "the end of the watch's scope is an unwatch"]]
+    tests: [[recovery, "a run whose scope ends while its recovery waits its turn is not restored"]]
   },
   {
     id: "X6",
     what: "the user stops a run during a backoff",
     detected: "the call",
     recovered: "the recovery is cancelled and leaves no model",
-    tests: [[recovery, "unwatch cancels the recovery that goes on, and the try leaves no model behind"]]
+    tests: [[recovery, "unwatch between two tries ends the recovery, and no other try is made"]]
   }
 ]
 

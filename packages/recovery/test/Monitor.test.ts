@@ -167,17 +167,21 @@ describe("Monitor", () => {
     })
   )
 
-  it.effect("a list that fails is replaced by single reads in the same sweep", () =>
+  it.effect.each([
+    ["fails", () => Effect.fail(unavailable), "3 seconds"],
+    // As the client ends a read that gets no answer.
+    ["times out", () => Effect.delay(Effect.fail(unavailable), "60 seconds"), "7 minutes"]
+  ] as const)("a list that %s is replaced by single reads in the same sweep", ([, onList, within]) =>
     Effect.gen(function* () {
       const fake = new FakeTinker()
-      fake.onList = () => Effect.fail(unavailable)
+      fake.onList = onList
       const { flags, monitor, target } = yield* start(fake)
       for (let i = 0; i < 50; i++) {
         fake.addRun(`run-${i}`)
         yield* monitor.add(target(`run-${i}`))
       }
       fake.poison("run-7")
-      yield* TestClock.adjust("3 seconds")
+      yield* TestClock.adjust(within)
       assert.deepStrictEqual(flags, ["run-7"])
     })
   )

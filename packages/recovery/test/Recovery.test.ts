@@ -68,6 +68,7 @@ describe("watch", () => {
           seen.map((event) => event.n),
           [0, 1, 2, 3, 4, 5, 6]
         )
+        assert.strictEqual(recovered.incident, seen[0]?.incident)
         assert.strictEqual(new Set(seen.map((event) => event.incident)).size, 1)
         assert.deepStrictEqual(
           fake.requests.filter((request) => request === "create" || request.startsWith("fence")),
@@ -283,6 +284,53 @@ describe("watch", () => {
         const last = seen.at(-1)
         assert.isTrue(last?._tag === "exhausted" && last.tag === "Cancelled")
         yield* TestClock.adjust("1 hour")
+        assert.strictEqual(fake.made, 1)
+      })
+    )
+  )
+
+  it.effect("unwatch between two tries ends the recovery, and no other try is made", () =>
+    scenario({ enabled: true }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        const { seen, tags } = yield* record
+        fake.addRun("run-1", [10])
+        fake.onLoad = () => Effect.fail(unavailable)
+        yield* recovery.watch({ runId: "run-1" })
+        fake.poison("run-1")
+        yield* TestClock.adjust("3 seconds")
+        assert.strictEqual(tags().at(-1), "failed", "it waits for its second try")
+        yield* recovery.unwatch("run-1")
+        yield* settle
+        assert.deepInclude(seen.at(-1), { _tag: "exhausted", tag: "Cancelled" })
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(fake.made, 1)
+        assert.include(fake.requests, "unload new-1")
+      })
+    )
+  )
+
+  it.effect("a run whose scope ends while its recovery waits its turn is not restored", () =>
+    scenario({ enabled: true, maxConcurrent: 1 }, (fake) =>
+      Effect.gen(function* () {
+        const recovery = yield* Recovery
+        const { seen } = yield* record
+        const scope = yield* Scope.make()
+        fake.addRun("run-1", [10])
+        fake.addRun("run-2", [10])
+        fake.onLoad = () => Effect.sleep("5 minutes")
+        yield* recovery.watch({ runId: "run-1" })
+        yield* recovery.watch({ runId: "run-2" }).pipe(Scope.provide(scope))
+        fake.poison("run-1")
+        yield* TestClock.adjust("31 seconds")
+        fake.poison("run-2")
+        yield* TestClock.adjust("31 seconds")
+        const about = (run: string) => seen.flatMap((event) => (event.run === run ? [event._tag] : []))
+        assert.deepStrictEqual(about("run-2"), ["detected"])
+        yield* Scope.close(scope, Exit.void)
+        yield* TestClock.adjust("1 hour")
+        assert.deepStrictEqual(about("run-2"), ["detected", "exhausted"])
+        assert.include(about("run-1"), "completed")
         assert.strictEqual(fake.made, 1)
       })
     )

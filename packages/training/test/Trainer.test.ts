@@ -305,6 +305,40 @@ describe("Trainer", () => {
     }).pipe(Effect.provide([world(""), memory]))
   )
 
+  it.effect("F52: a deletion that fails is tried again behind the next save, and written down once", () =>
+    Effect.gen(function* () {
+      const journal = yield* Journal
+      const { control } = yield* Emulator
+      const kept: Array<string> = []
+      const running = yield* Effect.forkChild(
+        tiny({
+          steps: 30,
+          every: 1,
+          keepLast: 1,
+          horizon: 0,
+          onEvent: (event) =>
+            event._tag === "Checkpoint" && event.outcome._tag === "Kept"
+              ? Effect.sync(() => kept.push(event.outcome._tag))
+              : event._tag === "StepCommitted"
+                ? Effect.sleep("1 minute")
+                : Effect.void
+        })
+      )
+      for (let minutes = 0; minutes < 60; minutes++) yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(running)
+      const records = (yield* journal.read("tiny")).map(({ record }) => record)
+      const intents = records.flatMap((record) => (record._tag === "DeleteIntent" ? [record.path] : []))
+      assert.isAbove(kept.length, 0, "it has failed")
+      assert.isAbove(intents.length, 20)
+      assert.strictEqual(new Set(intents).size, intents.length)
+      const there = new Set((yield* control.checkpoints).map(({ path }) => path))
+      assert.deepStrictEqual(
+        intents.filter((path) => there.has(path)),
+        []
+      )
+    }).pipe(Effect.provide([world("burst:503:delete_checkpoint@1x40"), memory]))
+  )
+
   for (const pipelining of [0, 1, 4, 8]) {
     it.effect(`P1: with ${pipelining} steps ahead`, () =>
       Effect.gen(function* () {

@@ -486,12 +486,15 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     what: "the answer to a save is lost, and the save is there",
     detected: "the transport, or 410",
     recovered: "adopted by its name where all before it is known to have succeeded; no second save",
-    scenario: planned((below) =>
-      pick(below, [
-        `expire:save_weights@${1 + below(2)}`,
-        `lose:save_weights@${1 + below(2)}`,
-        `delay:save_weights@${1 + below(2)}=${1 + below(10)}m`
-      ])
+    scenario: planned(
+      (below) =>
+        pick(below, [
+          `expire:save_weights@${1 + below(2)}`,
+          `lose:save_weights@${1 + below(2)}`,
+          `delay:save_weights@${1 + below(2)}=${1 + below(10)}m`
+        ]),
+      // A save that takes minutes longer than the others did is a stall: it is adopted, and the run restored from it.
+      () => ({ mostAttempts: 2 })
     )
   },
   {
@@ -521,7 +524,7 @@ export const catalogue: ReadonlyArray<ChaosFault> = [
     recovered: "tried again behind the next save; they were written down first",
     scenario: planned(
       (below) => `burst:${pick(below, ["500", "503"])}:delete_checkpoint@1x${1 + below(12)}`,
-      () => ({ keepLast: 1, horizon: 0, every: 2 })
+      () => ({ mostAttempts: 1, keepLast: 1, horizon: 0, every: 2 })
     )
   },
   {

@@ -14,7 +14,7 @@
 import { type InvalidOption, invalidOption } from "./JournalError.ts"
 
 /**
- * - `stop`: the run ends with `Diverged`
+ * - `stop`: the run ends with `Diverged`; started again it goes on from a checkpoint from before
  * - `rollBack`: back to a checkpoint from before, and the same steps once more; for damage that passes
  * - `skip`: the same, and the batch of that step is left out from now on
  * - `ignore`: nothing

@@ -139,6 +139,26 @@ describe("Trainer, a loss that diverges", () => {
     )
   }
 
+  it.effect("DV2: a run that stops at a spike names a checkpoint from before it, and is taken up from there", () =>
+    Effect.gen(function* () {
+      const spiky = {
+        steps: 30,
+        every: 1,
+        capability: "D3",
+        divergence: { spike: { action: "stop", warmup: 5, steps: 3 } }
+      } as const
+      const error = yield* Effect.flip(tiny(spiky))
+      if (error._tag !== "TrainingError" || error.reason._tag !== "Diverged") return assert.fail(error.message)
+      assert.strictEqual(error.reason.step, 21)
+      const held = (yield* Checkpoints.list("tiny")).filter(({ unusable }) => unusable === undefined)
+      assert.strictEqual(error.reason.checkpoint, held.at(-1)?.path)
+      assert.isTrue(held.every(({ step }) => step <= 21))
+      const report = yield* tiny(spiky)
+      assert.strictEqual(report.startedAt, 21)
+      assert.deepStrictEqual((yield* finalState(report.trainingRunId)).steps, upTo(30))
+    }).pipe(Effect.provide([world("spike:forward_backward@22x3=50"), memory]))
+  )
+
   it.effect("DV2, DV3: no later restore comes back to what holds a batch that is left out", () =>
     Effect.gen(function* () {
       const report = yield* tiny({

@@ -265,6 +265,20 @@ export const run = Effect.fnUntraced(function* <E, R>(
   const onFinding = Effect.fnUntraced(function* (finding: Divergence.Finding) {
     const rollbacks = log.state().incidents.filter(({ cause }) => cause === "diverged").length
     if (finding.action === "stop" || rollbacks >= settings.divergence.limit) {
+      // Written down, so that neither the plan nor the next process takes a checkpoint that holds the step.
+      const last = log.state().attempts.at(-1)
+      if (last !== undefined) {
+        yield* log.append({
+          _tag: "Incident",
+          id: Attempts.incidentId(runHash, last.attempt),
+          attempt: last.attempt,
+          cause: "diverged",
+          detail: finding.detail,
+          step: last.committed,
+          at: yield* Clock.currentTimeMillis,
+          onset: finding.step
+        })
+      }
       const plan = yield* attempts.currentPlan(CheckpointSelector.latest)
       return yield* TrainingError.diverged(settings.name, finding, rollbacks, plan)
     }

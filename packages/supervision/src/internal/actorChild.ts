@@ -216,7 +216,8 @@ export class ActorChild extends Addressee {
     const waiting = drops ? this.drain() : this.take(isBound)
     const kept = current !== undefined && !drops && this.keep(current, reason)
     fiber?.interruptUnsafe()
-    const cleanup = this.cleanUp(context, incarnation, fiber, scope, reason)
+    const nothingLeft = fiber === undefined && scope === undefined && definition.terminate === undefined
+    const cleanup = nothingLeft ? undefined : this.cleanUp(context, incarnation, fiber, scope, reason)
     if (current?.operation.reply === true && !kept) this.refuse(current, reason)
     if (life !== undefined) for (const message of life.deferred) this.refuse(message, reason)
     if (lane !== undefined) for (const message of lane) this.refuse(message, reason)
@@ -318,15 +319,16 @@ export class ActorChild extends Addressee {
   /** The only way in which an incarnation ends by itself. */
   private end(reason: ExitReason.ExitReason): void {
     this.status = "down"
-    const report = reason._tag === "Crash" ? this.report() : this.reportLater()
+    const { describe } = this.definition
+    const report = reason._tag === "Crash" ? this.report() : describe === undefined ? undefined : this.reportLater()
     const cleanup = this.halt(reason)
     this.owner.exited(this, reason, cleanup, report)
   }
 
   /** For a clean end whose clean-up may break: by then the incarnation is gone. */
-  private reportLater(): (() => CrashReport) | undefined {
+  private reportLater(): () => CrashReport {
     const { incarnation } = this
-    return this.definition.describe === undefined ? undefined : () => this.report(undefined, incarnation)
+    return () => this.report(undefined, incarnation)
   }
 
   private report(current = this.current, incarnation = this.incarnation): CrashReport {
@@ -558,7 +560,7 @@ export class ActorChild extends Addressee {
   private stopBy(message: Message): void {
     this.status = "down"
     const reason = message.payload as ExitReason.ExitReason // what stop sends
-    const report = this.reportLater()
+    const report = this.definition.describe === undefined ? undefined : this.reportLater()
     const cleanup = this.halt(reason)
     this.owner.exited(this, reason, cleanup, report)
     // on a turn of its own: its supervisor knows of the end before the one who asked does

@@ -15,6 +15,8 @@ import { type AnyExit, type Open, type Steps, isOpen, settled } from "./process.
 export interface Site extends Owner {
   readonly stopping: boolean
   readonly emit: (event: Emitted) => void
+  /** Nothing is left of an incarnation that ended by itself. */
+  readonly gone: (child: Child, generation: number, reason: ExitReason.ExitReason) => void
   /** A child that must not be left behind does not stop. */
   readonly stuck: (child: Child, limit: Duration.Duration) => void
 }
@@ -216,33 +218,27 @@ export class Children {
     child.status = "starting"
   }
 
-  /** An incarnation ended by itself: calls `done` when nothing is left of it, unless a stop waits for that instead. */
-  ended(
-    child: Child,
-    reason: ExitReason.ExitReason,
-    cleanup: Open | undefined,
-    report: Report | undefined,
-    done: (reason: ExitReason.ExitReason) => void
-  ): void {
+  /** An incarnation ended by itself: it is gone when nothing is left of it, unless a stop waits for that instead. */
+  ended(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report: Report | undefined): void {
     const open = this.closing(child, cleanup)
-    if (open === undefined || open.pollUnsafe() !== undefined) {
-      const final = this.final(child, reason, open)
-      this.departed(child, final, report)
-      done(final)
-      return
-    }
+    if (open === undefined || open.pollUnsafe() !== undefined) return this.gone(child, reason, open, report)
     const ending = (child.ending = { reason, open, report })
-    this.site.system.run(this.awaitEnd(child, ending, done))
+    this.site.system.run(this.awaitEnd(child, ending))
   }
 
-  private *awaitEnd(child: Child, ending: Ending, done: (reason: ExitReason.ExitReason) => void): Steps<void> {
+  private *awaitEnd(child: Child, ending: Ending): Steps<void> {
     const current = () => child.ending === ending
     yield* this.dispose(child, ending.open, current)
     if (!current()) return
     child.ending = undefined
-    const final = this.final(child, ending.reason, ending.open)
-    this.departed(child, final, ending.report)
-    done(final)
+    this.gone(child, ending.reason, ending.open, ending.report)
+  }
+
+  private gone(child: Child, reason: ExitReason.ExitReason, open: Open | undefined, report: Report | undefined): void {
+    const { generation } = child
+    const final = this.final(child, reason, open)
+    this.departed(child, final, report)
+    this.site.gone(child, generation, final)
   }
 
   private departed(child: Child, exit: ExitReason.ExitReason, report: Report | undefined): void {

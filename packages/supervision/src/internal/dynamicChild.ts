@@ -5,7 +5,7 @@ import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as ExitReason from "../ExitReason.ts"
 import { Ignored, MaxChildren, NotFound, StartFailed, SupervisorError } from "../SupervisorError.ts"
-import { Blueprint, type Child, type Owner, type Report, type Settings, ignored } from "./child.ts"
+import { Blueprint, type Child, type Owner, type Settings, ignored } from "./child.ts"
 import { type Answer, Overseer, OverseerBlueprint } from "./overseer.ts"
 import {
   type CommonOptions,
@@ -186,16 +186,13 @@ export class DynamicChild extends Overseer implements Roster {
     this.forget(child)
   }
 
-  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: Report): void {
-    const { generation } = child
-    this.children.ended(child, reason, cleanup, report, (reason) => {
-      // a child that is only to be forgotten needs no turn, since nothing else is run
-      if (child.settings.restart === "temporary" && !child.settings.significant && ExitReason.isClean(reason)) {
-        this.afterExit(child, generation, reason)
-      } else {
-        this.system.ready(new Departure(this, child, generation, reason))
-      }
-    })
+  gone(child: Child, generation: number, reason: ExitReason.ExitReason): void {
+    // a child that is only to be forgotten needs no turn, since nothing else is run
+    if (child.settings.restart === "temporary" && !child.settings.significant && ExitReason.isClean(reason)) {
+      this.afterExit(child, generation, reason)
+    } else {
+      this.system.ready(new Departure(this, child, generation, reason))
+    }
   }
 
   afterExit(child: Child, generation: number, reason: ExitReason.ExitReason): void {

@@ -126,6 +126,7 @@ export class WaitingMessage extends Effectable.Class<void> implements Message, T
 }
 
 const nothing: ReadonlyArray<Message> = []
+const all = () => true
 
 /** Below this capacity a sender that waits gets the first free slot. */
 const smallCapacity = 64
@@ -229,7 +230,7 @@ export abstract class Mailbox extends Child {
 
   /** Empties the mailbox at once, so that what its senders do next does not meet a half-emptied one. */
   protected drain(): ReadonlyArray<Message> {
-    return this.take(() => true)
+    return this.take(all)
   }
 
   /** Takes out what matches, wherever it waits. */
@@ -256,7 +257,7 @@ export abstract class Mailbox extends Child {
       this.leave(message)
     } else {
       message.place = "taken"
-      if (++this.gaps > this.size + smallCapacity) this.relink(() => true)
+      if (++this.gaps > this.size + smallCapacity) this.relink(all)
     }
     if (this.outside !== undefined) this.admit()
   }

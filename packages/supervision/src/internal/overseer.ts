@@ -259,7 +259,11 @@ export abstract class Overseer extends Child implements Site {
     this.owner.exited(this, reason, undefined)
   }
 
-  abstract exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: Report): void
+  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: Report): void {
+    this.children.ended(child, reason, cleanup, report)
+  }
+
+  abstract gone(child: Child, generation: number, reason: ExitReason.ExitReason): void
 
   /** Refuses a request from an init that this supervisor waits for. */
   protected get asksItself(): SupervisorError | undefined {

@@ -4,7 +4,7 @@ import * as Exit from "effect/Exit"
 import * as ExitReason from "../ExitReason.ts"
 import { StartFailed, SupervisorError } from "../SupervisorError.ts"
 import { Administration } from "./administration.ts"
-import { Blueprint, type Child, type Owner, type Report, type Settings, ignored } from "./child.ts"
+import { Blueprint, type Child, type Owner, type Settings, ignored } from "./child.ts"
 import { type Answer, Overseer, OverseerBlueprint } from "./overseer.ts"
 import type { Plan } from "./plan.ts"
 import { type AnyExit, type Open, type Steps, turn } from "./process.ts"
@@ -205,11 +205,8 @@ export class SupervisorChild extends Overseer implements Roster {
     }
   }
 
-  exited(child: Child, reason: ExitReason.ExitReason, cleanup: Open | undefined, report?: Report): void {
-    const { generation } = child
-    this.children.ended(child, reason, cleanup, report, (reason) =>
-      this.send({ kind: "exit", child, generation, reason })
-    )
+  gone(child: Child, generation: number, reason: ExitReason.ExitReason): void {
+    this.send({ kind: "exit", child, generation, reason })
   }
 
   /** Queues a request. `ends` names the child that it is about to end. */

@@ -33,6 +33,10 @@ measure("start-stop", N) ->
         Servers = [begin {ok, Server} = otp_server:start(), Server end || _ <- lists:seq(1, N)],
         [ok = gen_server:stop(Server) || Server <- Servers]
     end);
+%% The same, each end witnessed by a monitor too, in an emulator that has started a few before.
+measure("start-stop-monitored", N) ->
+    witnessed(2000),
+    N / seconds(fun() -> witnessed(N) end);
 %% Children per second, by either kind of supervisor.
 measure("start-" ++ Kind, N) ->
     {Start, _Stop} = warm(fun() -> children(Kind, N) end),
@@ -85,6 +89,12 @@ pass(Next, Main) ->
         {token, Hops} -> Next ! {token, Hops - 1}
     end,
     pass(Next, Main).
+
+witnessed(N) ->
+    Servers = [begin {ok, Server} = otp_server:start(), Server end || _ <- lists:seq(1, N)],
+    Monitors = [monitor(process, Server) || Server <- Servers],
+    [ok = gen_server:stop(Server) || Server <- Servers],
+    [receive {'DOWN', Monitor, process, _, _} -> ok end || Monitor <- Monitors].
 
 %% A supervisor and how to start a child of it, by a number.
 supervisor("simple_one_for_one") ->

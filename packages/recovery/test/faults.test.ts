@@ -102,6 +102,9 @@ describe("with Recovery.layer({ enabled: true }) a run ends in the state of one 
       })
       assert.deepStrictEqual(state, expected)
       assert.strictEqual(report.attempts, 2)
+      const { paused, recovering } = report.goodput.wasted
+      assert.isAbove(paused, Duration.toMillis("178 minutes"), "the pause is accounted for as what it is")
+      assert.isBelow(recovering, Duration.toMillis("2 minutes"))
       const told = events.map(({ _tag }) => _tag)
       assert.strictEqual(told.filter((tag) => tag === "paused").length, 1)
       assert.strictEqual(told.filter((tag) => tag === "started").length, 1)

@@ -151,11 +151,11 @@ export const apply = (account: Account, at: number, record: JournalRecord): Acco
       return takenOver(now)
     case "Attempt": {
       const back = rewind(settle(now, "detecting"), record.fromStep)
-      return { ...back, phase: back.phase === "starting" ? "starting" : "recovering" }
+      return { ...back, phase: back.phase === "starting" ? "starting" : "recovering", paused: false }
     }
     case "Started":
     case "Reattached":
-      return { ...now, phase: "training" }
+      return { ...now, phase: "training", paused: false }
     case "Step":
       return record.save === null ? now : { ...now, saves: [...now.saves, record.save.binds] }
     case "Commit": {

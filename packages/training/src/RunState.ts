@@ -145,6 +145,7 @@ export const apply = (state: RunState, record: Records.JournalRecord): RunState 
           }
         ],
         terminal: undefined,
+        paused: undefined,
         evaluations: new Map([...state.evaluations].filter(([step]) => step <= record.fromStep)),
         spooled: [...state.spooled.values()].every(({ clean }) => clean)
           ? state.spooled

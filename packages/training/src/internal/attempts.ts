@@ -134,7 +134,17 @@ export const make = Effect.fnUntraced(function* (context: {
       log
         .append({ _tag: "Created", attempt, trainingRunId: client.modelId, sessionId: client.sessionId })
         .pipe(Effect.andThen(restoring.onProgress({ _tag: "ClientCreated", trainingRunId: client.modelId, attempt })))
-    const onQueueState = QueueChanges.make((state) => restoring.onProgress({ _tag: "QueueState", state }))
+    const onQueueState = QueueChanges.make((state) => {
+      const cause =
+        state.state === "paused_capacity" ? "capacity" : state.state === "paused_rate_limit" ? "rate_limit" : undefined
+      return log
+        .appendLazy(cause === undefined ? { _tag: "Resumed", cause: state.state } : { _tag: "Paused", cause })
+        .pipe(
+          // Whoever appends next meets the same.
+          Effect.catchTag("JournalError", (error) => Effect.logWarning(error.message)),
+          Effect.andThen(restoring.onProgress({ _tag: "QueueState", state }))
+        )
+    })
     const client =
       path === null
         ? yield* service

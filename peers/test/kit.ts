@@ -3,6 +3,7 @@ import { NodeHttpClient, NodeServices } from "@effect/platform-node"
 import { Datum, ModelInput, RestClient, ServiceClient, TensorData, Tinker, type TrainingClient } from "@tinkex/tinker"
 import type { TinkerError } from "@tinkex/tinker/TinkerError"
 import { Effect, Layer, Result, type Scope } from "effect"
+import type { HttpClient } from "effect/http/HttpClient"
 import { assert } from "vitest"
 
 export const bytes = (text: string): ReadonlyArray<number> => Array.from(new TextEncoder().encode(text))
@@ -26,19 +27,27 @@ export const batch = (step: number): ReadonlyArray<Datum.Datum> =>
 export type Options = Partial<Parameters<typeof Tinker.layer>[0]>
 type Services = Tinker | ServiceClient | RestClient
 
-export const connected = (url: string, options: Options = {}): Layer.Layer<Services, TinkerError> =>
+/** One connection for everything: what comes next is on it as soon as it is free. */
+export const oneSocket = NodeHttpClient.layerUndiciOptions({ connections: 1 })
+
+export const connected = (
+  url: string,
+  options: Options = {},
+  http: Layer.Layer<HttpClient> = NodeHttpClient.layerUndici
+): Layer.Layer<Services, TinkerError> =>
   Tinker.layer({ apiKey: "tml-peer", baseUrl: url, heartbeat: "2 seconds", deadline: "30 seconds", ...options }).pipe(
-    Layer.provide(NodeHttpClient.layerUndici)
+    Layer.provide(http)
   )
 
 /** Runs a program on a connection of its own. */
 export const using = <A, E>(
   url: string,
   program: Effect.Effect<A, E, Services | Scope.Scope>,
-  options: Options = {}
+  options: Options = {},
+  http?: Layer.Layer<HttpClient>
 ): Promise<A> =>
   Effect.runPromise(
-    program.pipe(Effect.scoped, Effect.provide(connected(url, options)), Effect.provide(NodeServices.layer))
+    program.pipe(Effect.scoped, Effect.provide(connected(url, options, http)), Effect.provide(NodeServices.layer))
   )
 
 const adam = { learningRate: 0.01 }

@@ -19,6 +19,8 @@ export interface Proxy extends AsyncDisposable {
   readonly passed: ReadonlyArray<Passed>
   /** Loses the answers to the next `count` requests whose path ends so, after the server has given them. */
   readonly lose: (path: string, count: number) => void
+  /** Gives this JSON to the next `count` requests whose path ends so, without asking the server; resolves when all have it. */
+  readonly answer: (path: string, count: number, json: string) => Promise<void>
   /** Adds to the JSON that the server answers on a path. */
   readonly add: (path: string, fields: Readonly<Record<string, unknown>>) => void
   /** Asks the server for another path than the client did. */
@@ -30,12 +32,18 @@ export const open = async (target: string): Promise<Proxy> => {
   const passed: Array<Passed> = []
   let losing = { path: "", count: 0 }
   let adding: { readonly path: string; readonly fields: Readonly<Record<string, unknown>> } | undefined
+  let answering = { path: "", count: 0, json: "", done: () => {} }
   let redirected = { from: "", to: "" }
   const server = createServer(async (incoming, outgoing) => {
     const parts: Array<Buffer> = []
     for await (const part of incoming) parts.push(part)
     const body = Buffer.concat(parts)
     const { headers, method = "GET", url: path = "/" } = incoming
+    if (answering.count > 0 && path.endsWith(answering.path)) {
+      answering = { ...answering, count: answering.count - 1 }
+      outgoing.writeHead(200, { "content-type": "application/json" }).end(answering.json)
+      return answering.count === 0 ? answering.done() : undefined
+    }
     const forward = send(
       { hostname, port, path: path.replace(redirected.from, redirected.to), method, headers },
       async (answer) => {
@@ -65,6 +73,10 @@ export const open = async (target: string): Promise<Proxy> => {
     url: `http://127.0.0.1:${address.port}`,
     passed,
     lose: (path, count) => void (losing = { path, count }),
+    answer: (path, count, json) =>
+      new Promise((done) => {
+        answering = { path, count, json, done }
+      }),
     add: (path, fields) => void (adding = { path, fields }),
     redirect: (from, to) => void (redirected = { from, to }),
     [Symbol.asyncDispose]: async () => {

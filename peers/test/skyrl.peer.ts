@@ -10,13 +10,15 @@ import { promisify } from "node:util"
 import { Effect, Fiber, Layer, Option, Result } from "effect"
 import { NodeServices } from "@effect/platform-node"
 import { Recovery } from "@tinkex/recovery"
-import { ModelInput, RestClient, ServiceClient, type TrainingClient } from "@tinkex/tinker"
+import { ModelInput, RestClient, ServiceClient, Tinker, type TrainingClient } from "@tinkex/tinker"
 import * as CheckpointArchive from "@tinkex/tinker/CheckpointArchive"
+import * as Endpoint from "@tinkex/tinker/wire/Endpoint"
+import * as Protobuf from "@tinkex/tinker/wire/Protobuf"
 import { CheckpointPolicy, Dataset, Journal, Trainer } from "@tinkex/training"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { environment, pinned } from "../environments.ts"
 import { compare } from "./divergences.ts"
-import { batch, bytes, connected, failure, logprobsOf, save, step, steps, using, weighted } from "./kit.ts"
+import { batch, bytes, connected, failure, logprobsOf, oneSocket, save, step, steps, using, weighted } from "./kit.ts"
 import * as Proxy from "./proxy.ts"
 import { until } from "./process.ts"
 import * as SkyRl from "./skyrl.ts"
@@ -306,6 +308,56 @@ describeServer(env._tag === "Ready" ? title : `${title}: ${env.reason}`, () => {
         )
         yield* (yield* client.optimStep({ learningRate: 0 })).result
       })
+    )
+  })
+
+  it("S17 goes on over another connection where the server drops one behind an error of its own", async () => {
+    await using(
+      url,
+      Effect.gen(function* () {
+        const { request } = yield* Tinker
+        const rest = yield* RestClient
+        const client = yield* lent
+        /** A pass without targets, which no check catches: ours would, the server answers 500 and hangs up. */
+        let seqId = 1000
+        const breaking = Effect.suspend(() =>
+          request(Endpoint.forwardBackward, {
+            operation: "break",
+            body: Protobuf.encodeForwardBackwardRequest({
+              modelId: client.modelId,
+              seqId: seqId++,
+              data: [{ modelInput: ModelInput.fromTokens(bytes("hello")), lossFnInputs: {} }],
+              lossFn: "cross_entropy",
+              lossFnConfig: {},
+              forwardOnly: true
+            }),
+            contentType: "application/x-protobuf",
+            retries: "none",
+            decode: () => Effect.void
+          })
+        )
+        const once = request(Endpoint.trainingRun(client.modelId), {
+          operation: "look once",
+          retries: "none",
+          decode: () => Effect.void
+        })
+        const together = { concurrency: "unbounded" } as const
+        let dropped = 0
+        for (let i = 0; i < 5; i++) {
+          const [{ error }, next] = yield* Effect.all([failure(breaking), Effect.result(once)], together)
+          assert.strictEqual(error.reason._tag === "ServerFailure" && error.reason.status, 500, error.message)
+          if (Result.isFailure(next)) {
+            assert.strictEqual(next.failure.reason._tag, "Transport", next.failure.message)
+            dropped++
+          }
+          const [, run] = yield* Effect.all([failure(breaking), rest.getTrainingRun(client.modelId)], together)
+          assert.strictEqual(run.trainingRunId, client.modelId)
+        }
+        assert.isAbove(dropped, 0, "the server keeps its connections now, so this shows nothing any more")
+        yield* step(client, 0)
+      }),
+      {},
+      oneSocket
     )
   })
 

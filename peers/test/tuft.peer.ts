@@ -118,6 +118,41 @@ describeServer(env._tag === "Ready" ? title : `${title}: ${env.reason}`, () => {
     )
   })
 
+  it("T23 waits for a step that takes longer than the server holds a poll, and reads what it says then", async () => {
+    await using proxy = await Proxy.open(url)
+    await using(
+      proxy.url,
+      Effect.gen(function* () {
+        const client = yield* create
+        yield* (yield* client.forwardBackward(batch(0), { loss: "cross_entropy" })).result
+        server.busy(true)
+        const update = yield* Effect.ensuring(
+          Effect.gen(function* () {
+            const update = yield* client.optimStep({ learningRate: 0.01 })
+            const [id = ""] = update.requestIds
+            const began = performance.now()
+            // Our own polls are cut after 45 s and begin anew, so that only somebody more patient hears what the server says.
+            const held = yield* Effect.promise(() => post("retrieve_future", JSON.stringify({ request_id: id })))
+            const seconds = (performance.now() - began) / 1000
+            assert.isAtLeast(seconds, 110)
+            assert.isAtMost(seconds, 140)
+            const { queue_state, type } = JSON.parse(held.text)
+            assert.deepStrictEqual([held.status, type, queue_state], [200, "try_again", "active"], held.text)
+            // From here on our client hears the same words.
+            yield* Effect.promise(() => proxy.answer("/retrieve_future", 3, held.text)).pipe(
+              Effect.timeout("60 seconds")
+            )
+            return update
+          }),
+          Effect.sync(() => server.busy(false))
+        )
+        yield* update.result
+        assert.strictEqual(proxy.passed.filter(({ path }) => path.endsWith("/optim_step")).length, 1)
+        yield* steps(client, 1, 2)
+      })
+    )
+  })
+
   it("T24 is told of a key that nobody knows, and of a run that is another's, without asking for ever", async () => {
     const list = Effect.flatMap(RestClient, (rest) => rest.listTrainingRuns())
     const unknown = await using(url, failure(list), { apiKey: "tml-nobody" })

@@ -12,6 +12,8 @@ export const keys = { peer: "tml-peer", other: "tml-other" }
 
 export interface Tuft extends AsyncDisposable {
   readonly url: string
+  /** Whether optimizer steps are held up. */
+  readonly busy: (is: boolean) => void
   /** Ends the server, kindly or by force, and starts it again over the same files, perhaps with another scale of LoRA. */
   readonly restart: (how: { readonly kill?: boolean; readonly loraAlphaRatio?: number }) => Promise<void>
 }
@@ -19,6 +21,7 @@ export interface Tuft extends AsyncDisposable {
 export const open = async ({ python }: Extract<Environment, { readonly _tag: "Ready" }>): Promise<Tuft> => {
   const folder = mkdtempSync(join(tmpdir(), "tinkex-tuft-"))
   const config = join(folder, "config.yaml")
+  const busy = join(folder, "busy")
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
   const launch = async (loraAlphaRatio: number): Promise<Program> => {
@@ -31,7 +34,7 @@ export const open = async ({ python }: Extract<Environment, { readonly _tag: "Re
       persistence: { mode: "FILE", file_path: join(folder, "state.json"), namespace: "peers" }
     }
     writeFileSync(config, JSON.stringify(described)) // JSON is YAML
-    const args = [join(import.meta.dirname, "..", "tuft", "serve.py"), config, String(port)]
+    const args = [join(import.meta.dirname, "..", "tuft", "serve.py"), config, String(port), busy]
     const env = { TUFT_CPU_TEST: "1", CUDA_VISIBLE_DEVICES: "", HF_HUB_OFFLINE: "1" }
     const server = start(python, args, { cwd: folder, env, modules: [join(import.meta.dirname, "..", "python")] })
     const healthy = () =>
@@ -54,6 +57,7 @@ export const open = async ({ python }: Extract<Environment, { readonly _tag: "Re
   let server = await launch(ratio)
   return {
     url,
+    busy: (is) => (is ? writeFileSync(busy, "") : rmSync(busy, { force: true })),
     restart: async ({ kill = false, loraAlphaRatio = ratio }) => {
       if (kill) server.signal("SIGKILL")
       await server.stop()

@@ -14,7 +14,7 @@ import type { TrainingClient } from "./TrainingClient.ts"
 /** A new LoRA model on a base model. */
 export interface LoraOptions extends CallOptions {
   readonly baseModel: string
-  /** Default 32. */
+  /** Default 32. The service takes powers of 2 only. */
   readonly rank?: number | undefined
   /** Seed of the LoRA factors. Default: the service's choice. */
   readonly seed?: number | undefined

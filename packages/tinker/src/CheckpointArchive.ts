@@ -10,7 +10,8 @@
  * - **CA5** what is kept is complete: the service's mark is there, the adapter's settings, and weights whose header agrees with
  *   itself and with the length of their file.
  *
- * It does not say that the numbers in the weights are good.
+ * It does not say that the numbers in the weights are good. It is fastest over undici (`NodeHttpClient.layerUndici`): fetch and
+ * `node:http` copy every piece once more.
  */
 import * as Crypto from "node:crypto"
 import * as Effect from "effect/Effect"

@@ -26,6 +26,7 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Checkpoint } from "@tinkex/tinker/Checkpoint"
 import type { RestClient } from "@tinkex/tinker/RestClient"
+import * as Time from "@tinkex/tinker/Time"
 import type { TinkerError } from "@tinkex/tinker/TinkerError"
 import type * as CheckpointPolicy from "./CheckpointPolicy.ts"
 import type { RunLog } from "./internal/runLog.ts"
@@ -300,6 +301,9 @@ export const adopt = Effect.fnUntraced(function* (log: RunLog, rest: RestClient[
   for (const save of saves) {
     const row = rows.find((row) => row.checkpointId === `weights/${save.name}`)
     const sizeBytes = row === undefined ? null : Option.getOrNull(row.sizeBytes)
+    const expires = row === undefined ? undefined : Option.getOrUndefined(Option.flatMap(row.expiresAt, Time.toOption))
+    // Known to expire, it is renewed like any other.
+    const expiresAt = expires?.epochMilliseconds
     if (row === undefined || (sizeBytes !== null && sizeBytes < plausibleBytes)) {
       yield* log.append({ _tag: "SaveDead", name: save.name, why: "not on the server after a restart" })
     } else {
@@ -311,7 +315,8 @@ export const adopt = Effect.fnUntraced(function* (log: RunLog, rest: RestClient[
         step: save.binds,
         sizeBytes,
         userState: save.userState,
-        ...(save.metrics === undefined ? {} : { metrics: save.metrics })
+        ...(save.metrics === undefined ? {} : { metrics: save.metrics }),
+        ...(expiresAt === undefined ? {} : { expiresAt })
       })
     }
   }

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Option, Schema } from "effect"
 import { TestClock } from "effect/testing"
-import { Journal, JournalStore, RunGuard, RunState } from "../src/index.ts"
+import { CheckpointPolicy, Journal, JournalStore, RunGuard, RunState } from "../src/index.ts"
 import type { JournalRecord } from "../src/JournalRecord.ts"
 import { attempt, commit, header, incident, started, step } from "./fixtures.ts"
 import { finalState, tiny, world } from "./TinyRun.ts"
@@ -78,8 +78,9 @@ describe("T5: adoption of saves whose answer was lost", () => {
             })
         }
         const inStore = (store: JournalStore.JournalStore) => Effect.provide(Layer.fresh(Journal.layerStore(store)))
-        yield* Effect.raceFirst(Effect.exit(tiny()), Deferred.await(dead)).pipe(inStore(mortal))
-        const fiber = yield* Effect.forkChild(tiny().pipe(inStore(store)))
+        const checkpoints = CheckpointPolicy.everySteps(5, { keepLast: 10, ttl: "2 hours" })
+        yield* Effect.raceFirst(Effect.exit(tiny({ checkpoints })), Deferred.await(dead)).pipe(inStore(mortal))
+        const fiber = yield* Effect.forkChild(tiny({ checkpoints }).pipe(inStore(store)))
         yield* TestClock.adjust("1 minute")
         const report = yield* Fiber.join(fiber)
         const records = yield* Effect.flatMap(Journal, (journal) => journal.read("tiny")).pipe(inStore(store))
@@ -87,6 +88,12 @@ describe("T5: adoption of saves whose answer was lost", () => {
         assert.strictEqual(
           state.verified.some(({ attempt, step }) => attempt === 1 && step === 10),
           survives
+        )
+        // Else nobody would renew it.
+        const expiring = state.verified.filter(({ path, step }) => step !== 12 && state.expires.has(path))
+        assert.deepStrictEqual(
+          expiring.map(({ step }) => step),
+          [5, 10]
         )
         assert.strictEqual(state.saveDead.size, survives ? 0 : 1)
         assert.strictEqual(report.startedAt, survives ? 10 : 5)

@@ -164,6 +164,31 @@ describe("RestClient", () => {
     })
   )
 
+  it.effect("lists checkpoints of types that came after it beside the others, with their labels", () =>
+    Effect.gen(function* () {
+      const labelled = { user_metadata: { by: "ann" } }
+      const list = [
+        checkpoint("a", labelled),
+        checkpoint("b", { checkpoint_type: "external" }),
+        checkpoint("c", { checkpoint_type: "astral" })
+      ]
+      // What is unusual in one of them is for the schema: both ways of reading a list have to agree.
+      for (const time of ["2026-08-01T10:00:00Z", "yesterday-ish"]) {
+        const fake = answering(() => ({ json: { checkpoints: [...list, checkpoint("d", { time })] } }))
+        const found = yield* over(fake, (rest) => rest.listCheckpoints("s:train:0"))
+        assert.deepStrictEqual(
+          found.map((one) => [one.checkpointType, one.userMetadata]),
+          [
+            ["training", Option.some(labelled.user_metadata)],
+            ["external", Option.none()],
+            ["astral", Option.none()],
+            ["training", Option.none()]
+          ]
+        )
+      }
+    })
+  )
+
   it.effect("lists the checkpoints of a run and of the account", () =>
     Effect.gen(function* () {
       const fake = answering(() => ({

@@ -125,6 +125,9 @@ describe("with Recovery.layer({ enabled: true }) a run ends in the state of one 
           report.incidents[0] === undefined ? 0 : Duration.toMinutes(report.incidents[0].timeToRecover),
           20
         )
+        const { paused, recovering } = report.goodput.wasted
+        assert.isAbove(paused, Duration.toMillis("19 minutes"), "the wait is accounted for as what it is")
+        assert.isBelow(recovering, Duration.toMillis("2 minutes"))
         assert.deepInclude(
           events.find(({ _tag }) => _tag === "paused"),
           { tag: "Unauthorized" }

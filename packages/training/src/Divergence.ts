@@ -6,7 +6,7 @@
  *   keeps one that is too old to hold it (CP2);
  * - **DV3** a skipped step is written down before the rollback, so that every later attempt, and every later process, leaves the
  *   same batch out;
- * - **DV4** after `limit` rollbacks the run ends with `Diverged`.
+ * - **DV4** after `limit` rollbacks, those of earlier starts among them, the run ends with `Diverged`. Such an end is no rollback.
  *
  * A gradient that is no number cannot be taken back from a server, so leaving a batch out costs a restore. Looking at the loss
  * finds neither a slow drift nor damage that the loss does not show.
@@ -28,7 +28,7 @@ export interface DivergenceOptions {
   readonly notFinite?: Action | undefined
   /** When it is far above what it was. Default: not looked at. */
   readonly spike?: SpikeOptions | undefined
-  /** Rollbacks in the life of the run, of both kinds together. Default 3. */
+  /** Rollbacks in the life of the run, of both kinds together; ends by `stop`, or by this limit, are none. Default 3. */
   readonly limit?: number | undefined
 }
 

@@ -23,7 +23,8 @@ import type { JournalRecord } from "./JournalRecord.ts"
  * - `replayed`: steps that were committed and then lost to a restore
  * - `detecting`: from the last committed step to the incident
  * - `recovering`: from the incident to a model that takes steps again
- * - `paused`: the service let the run wait
+ * - `paused`: the service let the run wait, or did not let it in (billing, a rate limit, a key that it refuses, nobody there when a
+ *   restore asked for a model), until the next try
  * - `down`: no process was running it
  * - `evaluating`: evaluations
  * - `finishing`: from the last step to a final checkpoint that is sure
@@ -179,7 +180,8 @@ export const apply = (account: Account, at: number, record: JournalRecord): Acco
       return {
         ...settle(now, "detecting"),
         phase: "recovering",
-        paused: false,
+        // Whoever was not let in waits; the next attempt ends it.
+        paused: record.cause === "paused",
         failures: now.failures + (record.cause === "paused" ? 0 : 1)
       }
     case "Paused":

@@ -212,6 +212,8 @@ export const Incident = Schema.TaggedStruct("Incident", {
   step: Count,
   /** What was saved after so many steps may hold the damage, where it is known. */
   onset: Schema.optionalKey(Count),
+  /** The run ended there by its own policy; absent where a restore was to follow. */
+  stopped: Schema.optionalKey(Schema.Literal(true)),
   /** When it was detected, in milliseconds since the epoch. */
   at: Schema.optionalKey(Schema.Number),
   /** What was saved later may hold the damage: the flag may have been due since then. Milliseconds since the epoch. */

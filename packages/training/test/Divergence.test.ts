@@ -105,6 +105,21 @@ describe("Trainer, a loss that diverges", () => {
     }).pipe(Effect.provide([world("nan:forward_backward@8x99"), memory]))
   )
 
+  it.effect("DV4: an end is no rollback, for whoever starts the run again with a policy that has some", () =>
+    Effect.gen(function* () {
+      for (const start of ["the first", "the second"]) {
+        const error = yield* Effect.flip(tiny({ pipelining: 0, divergence: { notFinite: "stop" } }))
+        if (error._tag !== "TrainingError" || error.reason._tag !== "Diverged") return assert.fail(error.message)
+        assert.strictEqual(error.reason.rollbacks, 0, start)
+      }
+      const report = yield* tiny({ pipelining: 0, divergence: { notFinite: "rollBack", limit: 1 } })
+      assert.deepStrictEqual(
+        report.incidents.map(({ cause, resumedAt }) => ({ cause, resumedAt })),
+        [{ cause: "diverged", resumedAt: 5 }]
+      )
+    }).pipe(Effect.provide([world("nan:forward_backward@8x3"), memory]))
+  )
+
   it.effect("F13: a spike goes back behind its first step, past checkpoints that hold it", () =>
     Effect.gen(function* () {
       const report = yield* tiny({

@@ -82,6 +82,24 @@ describe("Goodput", () => {
     { arbitrary: { size: 40 } }
   )
 
+  it("who was not let in is paused until the next attempt begins, and has not failed", () => {
+    const goodput = fold([
+      [0, epoch],
+      [0, header],
+      [0, attempt(1)],
+      [0, started(1)],
+      [10, commit(1, 0)],
+      [12, { ...incident(1, 1), cause: "paused" }],
+      [100, attempt(2, "s1", 1)],
+      [103, { ...incident(2, 1), cause: "paused" }], // the next try is refused as well
+      [163, attempt(3, "s1", 1)],
+      [170, started(3)],
+      [180, commit(3, 1)]
+    ])
+    assert.deepInclude(goodput.wasted, { detecting: 2000, paused: 148_000, recovering: 10_000 })
+    assert.strictEqual(goodput.failures, 0)
+  })
+
   it("a clock that is set back takes nothing back", () => {
     const goodput = fold([
       [100, epoch],

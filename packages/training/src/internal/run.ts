@@ -263,7 +263,9 @@ export const run = Effect.fnUntraced(function* <E, R>(
 
   /** Rolls back, leaves out or stops, as the policy says; in any case before the step counts. */
   const onFinding = Effect.fnUntraced(function* (finding: Divergence.Finding) {
-    const rollbacks = log.state().incidents.filter(({ cause }) => cause === "diverged").length
+    const rollbacks = log
+      .state()
+      .incidents.filter(({ cause, stopped }) => cause === "diverged" && stopped !== true).length
     if (finding.action === "stop" || rollbacks >= settings.divergence.limit) {
       // Written down, so that neither the plan nor the next process takes a checkpoint that holds the step.
       const last = log.state().attempts.at(-1)
@@ -276,7 +278,8 @@ export const run = Effect.fnUntraced(function* <E, R>(
           detail: finding.detail,
           step: last.committed,
           at: yield* Clock.currentTimeMillis,
-          onset: finding.step
+          onset: finding.step,
+          stopped: true
         })
       }
       const plan = yield* attempts.currentPlan(CheckpointSelector.latest)

@@ -7,7 +7,8 @@
  * - **X3** a detected incident is followed by exactly one `completed` or `exhausted`;
  * - **X4** errors that another try would repeat end the recovery at once;
  * - **X5** no more than `maxConcurrent` tries run at once. Waits between tries hold no place, and a run that comes back for its
- *   next try goes before one that has not had its first, but for every fourth place;
+ *   next try goes before one that has not had its first, but for every fourth place. A try that the service has no room for lends
+ *   its place until there is some, up to ten for each place; those that then go on at once use up what is given back next;
  * - **X6** a try that failed while the service was away altogether, or that was told to wait, is not counted: the recovery waits until
  *   the service answers, up to `pauseLimit` in all. While the service holds a try back its deadline stands still, up to the same limit;
  * - **X7** one run is recovered by one cause no more than `maxRecoveries` times within `recoveryWindow`, however each of them ended.
@@ -122,6 +123,13 @@ interface Job {
   heldAt: number | undefined
 }
 
+/** One try that goes on. */
+interface Try {
+  readonly began: number
+  readonly deadline: Deadline.Deadline
+  readonly place: Slots.Place
+}
+
 /** A pause that begins so soon after another is the same one to whoever is told. */
 const sameMillis = 60_000
 
@@ -198,7 +206,7 @@ export const make = (
   /** A pause is told once, however often the service changes its mind. */
   const queue = Effect.fnUntraced(function* (
     job: Job,
-    deadline: Deadline.Deadline,
+    { deadline, place }: Try,
     { reason, state }: QueueState,
     span: Tracer.Span
   ) {
@@ -207,16 +215,17 @@ export const make = (
     const before = job.heldAt
     if (paused || before !== undefined) job.heldAt = now
     yield* deadline.hold(paused)
+    yield* state === "paused_capacity" ? place.lend : place.takeBack
     if (!paused || (before !== undefined && now - before < sameMillis)) return
     const detail = reason ?? "the service holds the restore back"
     yield* log.emit({ _tag: "paused", ...common(job), tag: state, detail }, span)
   })
 
-  const reporter = (job: Job, began: number, deadline: Deadline.Deadline, span: Tracer.Span) => (progress: Progress) =>
-    Effect.flatMap(since(began), (elapsed) => {
+  const reporter = (job: Job, one: Try, span: Tracer.Span) => (progress: Progress) =>
+    Effect.flatMap(since(one.began), (elapsed) => {
       switch (progress._tag) {
         case "QueueState":
-          return queue(job, deadline, progress.state, span)
+          return queue(job, one, progress.state, span)
         case "Fenced":
           return log.emit({ _tag: "fenced", ...common(job) }, span)
         case "CheckpointSelected": {
@@ -241,27 +250,31 @@ export const make = (
   const leftToPause = (job: Job) => Duration.subtract(job.policy.pauseLimit, job.paused)
 
   const tryOnce = <A>(job: Job, request: Request<A>, span: Tracer.Span) =>
-    Effect.gen(function* () {
-      job.tries++
-      const began = yield* uptime
-      const waited = Duration.millis(began - job.detectedAt)
-      yield* log.emit({ _tag: "started", ...common(job, waited), maxAttempts: job.policy.maxAttempts }, span)
-      const { trainingRunId } = job.incident
-      const deadline = yield* Deadline.make(
-        Duration.toMillis(job.policy.attemptDeadline),
-        Duration.toMillis(leftToPause(job))
-      )
-      const overdue = Effect.andThen(deadline.reached, () =>
-        Effect.fail(refuse(new AttemptTimedOut({ runId: trainingRunId, limit: job.policy.attemptDeadline })))
-      )
-      const restored = yield* Effect.suspend(() => request.restore(reporter(job, began, deadline, span))).pipe(
-        Effect.raceFirst(overdue),
-        Effect.catchDefect((defect) => Effect.fail(Failures.fromDefect(trainingRunId, defect))),
-        Effect.result
-      )
-      job.paused = Duration.sum(job.paused, Duration.millis(yield* deadline.stood))
-      return { restored, took: yield* since(began) }
-    }).pipe(slots.hold(job.tries > 0))
+    slots.hold(job.tries > 0)(
+      Effect.fnUntraced(function* (place: Slots.Place) {
+        job.tries++
+        const began = yield* uptime
+        const waited = Duration.millis(began - job.detectedAt)
+        yield* log.emit({ _tag: "started", ...common(job, waited), maxAttempts: job.policy.maxAttempts }, span)
+        const { trainingRunId } = job.incident
+        const deadline = yield* Deadline.make(
+          Duration.toMillis(job.policy.attemptDeadline),
+          Duration.toMillis(leftToPause(job))
+        )
+        const overdue = Effect.andThen(deadline.reached, () =>
+          Effect.fail(refuse(new AttemptTimedOut({ runId: trainingRunId, limit: job.policy.attemptDeadline })))
+        )
+        const restored = yield* Effect.suspend(() =>
+          request.restore(reporter(job, { began, deadline, place }, span))
+        ).pipe(
+          Effect.raceFirst(overdue),
+          Effect.catchDefect((defect) => Effect.fail(Failures.fromDefect(trainingRunId, defect))),
+          Effect.result
+        )
+        job.paused = Duration.sum(job.paused, Duration.millis(yield* deadline.stood))
+        return { restored, took: yield* since(began) }
+      })
+    )
 
   /** Waits until the service answers, or for no longer than `left`; nothing if it has been answering all along. */
   const waitOut = Effect.fnUntraced(function* (job: Job, left: Duration.Duration, span: Tracer.Span) {
@@ -285,6 +298,12 @@ export const make = (
     return waited
   })
 
+  /** Somebody waits at a prompt, and the service has never taken this key: that does not pass by itself. */
+  const isWrongKey = (job: Job, error: RecoveryError) =>
+    outage === undefined || job.incident.cause !== "requested" || !Failures.isKeyRefused(error)
+      ? Effect.succeed(false)
+      : Effect.map(outage.current, ({ lastAnswer }) => lastAnswer === undefined)
+
   const tries = Effect.fnUntraced(function* <A>(job: Job, request: Request<A>, span: Tracer.Span) {
     const { incident, policy } = job
     yield* spend(job)
@@ -295,7 +314,8 @@ export const make = (
     while (true) {
       const { restored, took } = yield* tryOnce(job, request, span)
       if (Result.isSuccess(restored)) return restored.success
-      const error = restored.failure
+      const wrongKey = yield* isWrongKey(job, restored.failure)
+      const error = wrongKey ? Failures.forGood(restored.failure) : restored.failure
       const tag = "tag" in error.reason ? error.reason.tag : error.reason._tag
       const left = leftToPause(job)
       const pause = Failures.pauseOf(error, policy.maxDelay)
@@ -307,7 +327,7 @@ export const make = (
         yield* Effect.sleep(wait)
         continue
       }
-      const waited = Failures.looksLikeOutage(error) ? yield* waitOut(job, left, span) : undefined
+      const waited = !wrongKey && Failures.looksLikeOutage(error) ? yield* waitOut(job, left, span) : undefined
       if (waited !== undefined) {
         job.tries--
         job.paused = Duration.sum(job.paused, waited)

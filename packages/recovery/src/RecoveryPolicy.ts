@@ -40,7 +40,7 @@ export interface RecoveryPolicyOptions {
    * `pauseLimit`). Default 15 minutes.
    */
   readonly attemptDeadline?: Duration.Input | undefined
-  /** Tries that run at the same time, over all runs, 1 to 1024. Default 4. */
+  /** Tries that run at the same time, over all runs, 1 to 1024; those that the service has no room for are not counted, up to ten times as many. Default 4. */
   readonly maxConcurrent?: number | undefined
   /** How long `onRecovered` and `onFailure` may take. Default 30 seconds. */
   readonly callbackLimit?: Duration.Input | undefined

@@ -183,10 +183,14 @@ describe("Executor", () => {
       const slots = Slots.make(1)
       const order: Array<string> = []
       const work = (id: string, again: boolean) =>
-        Effect.andThen(
-          Effect.sync(() => order.push(id)),
-          Effect.sleep("1 second")
-        ).pipe(slots.hold(again), Effect.forkChild({ startImmediately: true }))
+        slots
+          .hold(again)(() =>
+            Effect.andThen(
+              Effect.sync(() => order.push(id)),
+              Effect.sleep("1 second")
+            )
+          )
+          .pipe(Effect.forkChild({ startImmediately: true }))
       yield* work("first", false)
       for (const id of ["new-1", "new-2"]) yield* work(id, false)
       for (let i = 1; i <= 5; i++) yield* work(`again-${i}`, true)
@@ -240,6 +244,109 @@ describe("Executor", () => {
       yield* Fiber.interrupt(waiting)
       yield* Deferred.succeed(gate, undefined)
       assert.strictEqual(yield* Fiber.join(after), "e")
+    })
+  )
+
+  it.effect("X5: a try that the service has no room for lends its place, and goes on at once when there is some", () =>
+    Effect.gen(function* () {
+      const { executor } = yield* start({ maxConcurrent: 1 })
+      const going = new Set<string>()
+      const work = (id: string, held?: "paused_capacity" | "paused_rate_limit") =>
+        Effect.gen(function* () {
+          const go = yield* Deferred.make<void>()
+          const end = yield* Deferred.make<void>()
+          const fiber = yield* Effect.forkChild(
+            executor.recover(
+              request(id, (report) =>
+                Effect.gen(function* () {
+                  going.add(id)
+                  if (held !== undefined) {
+                    yield* report({ _tag: "QueueState", state: { state: held, reason: undefined } })
+                    yield* Deferred.await(go)
+                    yield* report({ _tag: "QueueState", state: { state: "active", reason: undefined } })
+                  }
+                  yield* Deferred.await(end)
+                  going.delete(id)
+                  return id
+                })
+              )
+            )
+          )
+          yield* settle
+          const set = (gate: Deferred.Deferred<void>) => Effect.andThen(Deferred.succeed(gate, undefined), settle)
+          return { go: set(go), end: set(end), fiber }
+        })
+      const a = yield* work("a", "paused_capacity")
+      const b = yield* work("b")
+      const c = yield* work("c")
+      assert.deepStrictEqual([...going], ["a", "b"], "one is at work while the other waits")
+      yield* b.end
+      assert.deepStrictEqual([...going], ["a", "c"])
+      const d = yield* work("d", "paused_rate_limit")
+      const e = yield* work("e")
+      yield* a.go
+      assert.deepStrictEqual([...going], ["a", "c"])
+      yield* c.end
+      assert.deepStrictEqual([...going], ["a"], "nobody else is let in for the one too many")
+      yield* a.end
+      assert.deepStrictEqual([...going], ["d"], "whoever asks for too much lends nothing")
+      yield* Fiber.interrupt(d.fiber)
+      yield* settle
+      assert.include([...going], "e")
+      yield* e.end
+      for (const { fiber } of [a, b, c, e]) assert.isString(yield* Fiber.join(fiber))
+    })
+  )
+
+  it.effect("X5: no more than ten wait for room for each place, whatever becomes of them", () =>
+    Effect.gen(function* () {
+      const { executor } = yield* start({ maxConcurrent: 2 })
+      let waiting = 0
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: 40 }, (_, i) => `run-${i}`),
+        (id) =>
+          Effect.forkChild(
+            executor.recover(
+              request(id, (report) =>
+                Effect.ensuring(
+                  Effect.andThen(
+                    report({ _tag: "QueueState", state: { state: "paused_capacity", reason: undefined } }),
+                    Effect.suspend(() => {
+                      waiting++
+                      return Effect.never
+                    })
+                  ),
+                  Effect.sync(() => waiting--)
+                )
+              )
+            )
+          )
+      )
+      yield* settle
+      assert.strictEqual(waiting, 22)
+      yield* Effect.forEach(fibers.slice(0, 30), Fiber.interrupt)
+      yield* settle
+      assert.strictEqual(waiting, 10, "those who are left have come in")
+      yield* Effect.forEach(fibers, Fiber.interrupt)
+      yield* settle
+      let most = 0
+      let now = 0
+      yield* Effect.forEach(
+        Array.from({ length: 6 }, (_, i) => `late-${i}`),
+        (id) =>
+          executor.recover(
+            request(id, () =>
+              Effect.gen(function* () {
+                most = Math.max(most, ++now)
+                yield* Effect.yieldNow
+                now--
+                return id
+              })
+            )
+          ),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(most, 2, "all places are there again")
     })
   )
 

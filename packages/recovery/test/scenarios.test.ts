@@ -289,6 +289,43 @@ describe("an owned loop", () => {
     }).pipe(Effect.scoped, recovering({ enabled: false }), Effect.provide(world("corrupt@8", {}, { telemetry: true })))
   )
 
+  it.effect("X4: a key that the service has never taken ends at once what somebody asks for", () =>
+    Effect.gen(function* () {
+      const recovery = yield* Recovery
+      const events = yield* record
+      for (const asked of [
+        Effect.asVoid(recovery.recoverRun("run:train:0")),
+        Effect.asVoid(recovery.recoverFromCheckpoint("tinker://run:train:0/weights/first"))
+      ]) {
+        const error = yield* Effect.flip(asked)
+        assert.strictEqual(error.reason._tag, "RestoreFailed")
+        assert.isFalse(error.isRetryable)
+        assert.include(error.message, "TINKER_API_KEY")
+      }
+      assert.notInclude(
+        events.map(({ _tag }) => _tag),
+        "paused"
+      )
+    }).pipe(Effect.scoped, recovering(), Effect.provide(world("burst:401:any@1x9999")))
+  )
+
+  it.effect("X6: a key that was taken before is waited for, also by somebody who asks", () =>
+    Effect.gen(function* () {
+      const recovery = yield* Recovery
+      const { control } = yield* Emulator
+      const client = yield* create
+      yield* steps(client, 0, 6)
+      yield* recovery.watch({ runId: client.modelId, client, stepOf })
+      yield* TestClock.adjust("1 minute")
+      yield* control.inject(yield* FaultPlan.parse("burst:401:any@1x20"))
+      const asked = yield* Effect.forkChild(recovery.recoverRun(client.modelId, { stepOf }))
+      for (let minutes = 0; minutes < 60 && asked.pollUnsafe() === undefined; minutes++) {
+        yield* TestClock.adjust("1 minute")
+      }
+      assert.deepStrictEqual((yield* Fiber.join(asked)).step, Option.some(6))
+    }).pipe(Effect.scoped, recovering(), Effect.provide(world("")))
+  )
+
   it.effect("X6: waits for a service without room as long as it has none, in one try", () =>
     Effect.gen(function* () {
       const recovery = yield* Recovery

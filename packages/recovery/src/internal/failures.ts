@@ -48,3 +48,14 @@ const unreachable = new Set(["ServerFailure", "Transport", "Timeout", "Unauthori
 /** Whether a try may have failed for no other reason than that the service is away. */
 export const looksLikeOutage = ({ reason }: RecoveryError): boolean =>
   reason._tag === "AttemptTimedOut" || (reason._tag === "RestoreFailed" && unreachable.has(reason.tag))
+
+export const isKeyRefused = ({ reason }: RecoveryError): boolean =>
+  reason._tag === "RestoreFailed" && reason.tag === "Unauthorized"
+
+/** The same, where another try would repeat it after all. */
+export const forGood = (error: RecoveryError): RecoveryError => {
+  const { reason } = error
+  if (reason._tag !== "RestoreFailed") return error
+  const { detail, runId, tag } = reason
+  return make(new RestoreFailed({ runId, tag, detail, isRetryable: false, retryAfter: undefined }))
+}

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Duration, Effect, Fiber, Option, Schema } from "effect"
+import { DateTime, Duration, Effect, Fiber, Option, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Goodput, Journal, RunGuard } from "../src/index.ts"
 import { JournalRecord } from "../src/JournalRecord.ts"
@@ -118,6 +118,28 @@ describe("Goodput", () => {
     ])
     assert.strictEqual(goodput.elapsed, 20_000)
   })
+
+  it.effect("a pause is over where what was waited for fails", () =>
+    Effect.gen(function* () {
+      const journal = yield* Journal
+      const once: RunGuard.RunGuard = {
+        watch: () => Effect.void,
+        recover: (request) =>
+          request
+            .restore({ strategy: { _tag: "Latest" }, optimizer: true, onProgress: () => Effect.void })
+            .pipe(Effect.retry({ times: 1, schedule: Schedule.spaced("30 minutes") }))
+      }
+      const running = yield* Effect.forkChild(tiny().pipe(Effect.provideService(RunGuard.RunGuard, Option.some(once))))
+      for (let minutes = 0; minutes < 150; minutes++) yield* TestClock.adjust("1 minute")
+      const { goodput } = yield* Fiber.join(running)
+      const records = yield* journal.read("tiny")
+      assert.isTrue(records.some(({ record }) => record._tag === "Paused"))
+      assert.approximately(goodput.wasted.paused, 60 * 60_000, 60_000)
+      assert.approximately(goodput.wasted.recovering, 30 * 60_000, 60_000)
+    }).pipe(
+      Effect.provide([world("corrupt@8,delay:create_model@2=1h:paused_capacity,soft-fail:create_model@2"), memory])
+    )
+  )
 
   it.effect("GP3: goes on from one process to the next, and is in the report", () =>
     Effect.gen(function* () {

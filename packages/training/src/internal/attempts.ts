@@ -145,23 +145,25 @@ export const make = Effect.fnUntraced(function* (context: {
           Effect.andThen(restoring.onProgress({ _tag: "QueueState", state }))
         )
     })
-    const client =
+    const client = yield* (
       path === null
-        ? yield* service
-            .createLoraTrainingClient({ ...settings.model, userMetadata: metadata(attempt), onQueueState })
-            .pipe(
-              Effect.tap(() => onQueueState(QueueChanges.active)),
-              Effect.tap(created),
-              Scope.provide(own)
-            )
-        : yield* Restore.fromCheckpoint(path, {
+        ? service.createLoraTrainingClient({ ...settings.model, userMetadata: metadata(attempt), onQueueState }).pipe(
+            Effect.tap(() => onQueueState(QueueChanges.active)),
+            Effect.tap(created)
+          )
+        : Restore.fromCheckpoint(path, {
             optimizer: restoring.optimizer,
             expected: settings.model,
             userMetadata: metadata(attempt),
             onCreated: created,
             onQueueState,
             probe: probeOf(path)
-          }).pipe(Scope.provide(own))
+          })
+    ).pipe(
+      Scope.provide(own),
+      // Whatever becomes of it, nothing is held back any more.
+      Effect.ensuring(onQueueState(QueueChanges.active))
+    )
     yield* log.append({
       _tag: "Started",
       attempt,

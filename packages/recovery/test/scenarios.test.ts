@@ -286,6 +286,11 @@ describe("an owned loop", () => {
         new_training_run_id: recovered.client.modelId
       })
       for (const { event_data } of told) assert.notProperty(event_data, "detail")
+      yield* recovery.recoverFromCheckpoint(recovered.checkpoint.path)
+      assert.isTrue(yield* telemetry.flush("1 second"))
+      const all = (yield* control.telemetry).filter(({ event }) => event.event === "GENERIC_EVENT")
+      assert.isAbove(all.length, told.length)
+      assert.notInclude(JSON.stringify(all), "weights/", "a checkpoint has a name of the program's")
     }).pipe(Effect.scoped, recovering({ enabled: false }), Effect.provide(world("corrupt@8", {}, { telemetry: true })))
   )
 

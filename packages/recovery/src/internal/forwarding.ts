@@ -2,6 +2,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { Severity, Telemetry } from "@tinkex/tinker/Telemetry"
+import * as Restore from "@tinkex/training/Restore"
 import type { RecoveryEvent } from "../RecoveryEvent.ts"
 
 const severityOf = ({ _tag }: RecoveryEvent): Severity => {
@@ -21,7 +22,8 @@ const severityOf = ({ _tag }: RecoveryEvent): Severity => {
 /** What the service can make use of: its own ids and our words. Names and messages of the program stay here. */
 const dataOf = (event: RecoveryEvent): Record<string, unknown> => ({
   incident: event.incident,
-  training_run_id: event.trainingRunId,
+  // Somebody may have asked for a checkpoint, whose path has a name of the program's in it.
+  training_run_id: Restore.runOf(event.trainingRunId),
   attempt: event.attempt,
   try: event.try,
   ...(event.duration === null ? {} : { duration_seconds: Duration.toSeconds(event.duration) }),

@@ -463,15 +463,18 @@ describe("ServiceClient.finishSession", () => {
     }).pipe(Effect.provide(Fake.connect(fake)))
   })
 
-  it.effect("ends it here also where the service knows no such thing", () => {
-    const fake = finishing(Fake.failing(404, "Not Found"))
-    return Effect.gen(function* () {
-      const service = yield* ServiceClient
-      const client = yield* service.createLoraTrainingClient({ baseModel: "org/base" })
-      assert.isFalse(yield* service.finishSession())
-      assert.strictEqual((yield* client.failure).reason._tag, "SessionLost")
-    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
-  })
+  it.effect.each([404, 410])(
+    "ends it here also where the service knows no such thing, or it any more: %i",
+    (status) => {
+      const fake = finishing(Fake.failing(status, "Not Found"))
+      return Effect.gen(function* () {
+        const service = yield* ServiceClient
+        const client = yield* service.createLoraTrainingClient({ baseModel: "org/base" })
+        assert.isFalse(yield* service.finishSession())
+        assert.strictEqual((yield* client.failure).reason._tag, "SessionLost")
+      }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+    }
+  )
 
   it.effect("leaves it as it is where the service could not be told", () => {
     const fake = finishing(Fake.failing(403, "not yours"))

@@ -381,7 +381,7 @@ export const make = Effect.fnUntraced(function* (options: {
           operation: `finish session ${live.id}`,
           body: { reason: { type: outcome }, ...(detail === undefined ? {} : { detail }) },
           call: given,
-          accepts: ({ status }) => status === 404,
+          accepts: ({ status }) => status === 404 || status === 410,
           decode: (reply) => Effect.succeed(Status.isOk(reply))
         })
         yield* live.end(`this client has finished it (${outcome})`)

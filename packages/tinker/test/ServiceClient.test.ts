@@ -476,6 +476,19 @@ describe("ServiceClient.finishSession", () => {
     }
   )
 
+  it.effect("takes no longer than its deadline, also while a session is being opened", () => {
+    const fake = Fake.make((seen) => (seen.path.endsWith("create_session") ? Fake.failing(503, "busy") : undefined))
+    return Effect.gen(function* () {
+      const service = yield* ServiceClient
+      yield* Effect.forkChild(Effect.exit(service.session), { startImmediately: true })
+      const finishing = yield* Effect.forkChild(failing(service.finishSession({ deadline: "5 seconds" })))
+      yield* TestClock.adjust("6 seconds")
+      assert.isDefined(finishing.pollUnsafe(), "it still waits")
+      assert.strictEqual((yield* Fiber.join(finishing))._tag, "Timeout")
+      assert.strictEqual((yield* failing(service.finishSession({ deadline: -1 })))._tag, "InvalidInput")
+    }).pipe(Effect.scoped, Effect.provide(Fake.connect(fake)))
+  })
+
   it.effect("leaves it as it is where the service could not be told", () => {
     const fake = finishing(Fake.failing(403, "not yours"))
     return Effect.gen(function* () {

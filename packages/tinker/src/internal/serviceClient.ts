@@ -1,3 +1,4 @@
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -9,7 +10,7 @@ import type { QueueState } from "../ApiFuture.ts"
 import type { CallOptions } from "../CallOptions.ts"
 import type { RestClient } from "../RestClient.ts"
 import type { FromStateOptions, LoraOptions, ServiceClient } from "../ServiceClient.ts"
-import { TinkerError } from "../TinkerError.ts"
+import { Timeout, TinkerError } from "../TinkerError.ts"
 import type { TrainingClient } from "../TrainingClient.ts"
 import * as Endpoint from "../wire/Endpoint.ts"
 import * as Json from "../wire/Json.ts"
@@ -374,6 +375,7 @@ export const make = Effect.fnUntraced(function* (options: {
     }),
     finishSession: Effect.fn("ServiceClient.finishSession")(function* (given = {}) {
       const { detail, outcome = "success" } = given
+      const { deadlineMillis } = yield* CallLimits.parse("finish session", callOf(given))
       const finish = Effect.gen(function* () {
         const live = current
         if (live === undefined || live.isLost()) return false
@@ -387,8 +389,14 @@ export const make = Effect.fnUntraced(function* (options: {
         yield* live.end(`this client has finished it (${outcome})`)
         return heard
       })
-      // Not while one is being opened.
-      return yield* Semaphore.withPermit(lock, finish)
+      // Not while one is being opened, which may take longer than there is time.
+      const inTurn = Semaphore.withPermit(lock, finish)
+      if (deadlineMillis === undefined) return yield* inTurn
+      const limit = Duration.millis(deadlineMillis)
+      return yield* Effect.timeoutOrElse(inTurn, {
+        duration: limit,
+        orElse: () => Effect.fail(new TinkerError({ reason: new Timeout({ operation: "finish session", limit }) }))
+      })
     }),
     attachTrainingClient: Effect.fn("ServiceClient.attachTrainingClient")(function* (given) {
       if ((given.nextSeq | 0) !== given.nextSeq || given.nextSeq < 1) {

@@ -510,3 +510,28 @@ describe("ending a tree while a part of it starts again", () => {
     )
   }
 })
+
+describe("what a tree sleeps for ends with it", () => {
+  class Quiet extends Actor.make("Quiet", { init: () => 0, call: { ask: (self) => self.state } }) {}
+
+  it.effect("also where a ref was used again after nobody had called for longer than its limit", () =>
+    counted(({ sleeps }) =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        const tree = yield* Scope.provide(
+          Supervisor.start({ children: [ChildSpec.actor("quiet", Quiet, undefined)] }),
+          scope
+        )
+        yield* tree.refs.quiet.call.ask()
+        yield* TestClock.adjust("6 seconds")
+        assert.strictEqual(sleeps(), 0)
+        yield* tree.refs.quiet.call.ask()
+        yield* settle
+        assert.strictEqual(sleeps(), 1)
+        yield* Scope.close(scope, Exit.void)
+        yield* settle
+        assert.strictEqual(sleeps(), 0)
+      })
+    )
+  )
+})

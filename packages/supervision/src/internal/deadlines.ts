@@ -31,19 +31,19 @@ export class DeadlineList {
   private last: Timed | undefined = undefined
   private sleeper: Fiber.Fiber<void> | undefined = undefined
   private readonly sleep: Effect.Effect<void>
-  private readonly ended: () => void
+  private readonly tell: (awake: boolean) => void
 
   constructor(
     context: Context.Context<never>,
     clock: Clock.Clock,
     limit: Duration.Duration,
-    /** Nothing of this list waits any longer, and nobody sleeps for it. */
-    ended: () => void
+    /** Whether somebody sleeps for it. Whoever has the list may use it again when nobody does any longer. */
+    tell: (awake: boolean) => void
   ) {
     this.clock = clock
     this.context = context
     this.limit = limit
-    this.ended = ended
+    this.tell = tell
     this.millis = Duration.toMillis(limit)
     this.sleep = Effect.whileLoop({
       while: () => this.first !== undefined,
@@ -68,12 +68,13 @@ export class DeadlineList {
   private watch(): void {
     const sleeper = Effect.runForkWith(this.context)(this.sleep)
     this.sleeper = sleeper
+    this.tell(true)
     sleeper.addObserver(() => {
       if (this.sleeper !== sleeper) return
       this.sleeper = undefined
       // a sleeper that was preempted on its way out did not see what was added meanwhile
       if (this.first !== undefined) this.watch()
-      else this.ended()
+      else this.tell(false)
     })
   }
 
@@ -106,7 +107,7 @@ export class DeadlineList {
     const { sleeper } = this
     this.sleeper = undefined
     sleeper?.interruptUnsafe()
-    this.ended()
+    this.tell(false)
   }
 }
 

@@ -47,6 +47,7 @@ export class System {
   private readonly dispatcher: Scheduler.SchedulerDispatcher
   private readonly interleaving: Interleaving | undefined
   private readonly deadlines = new Map<number, DeadlineList>()
+  private readonly awake = new Set<DeadlineList>()
   private readonly schedule: () => void
   private readonly home = AsyncResource === undefined ? undefined : new AsyncResource("SupervisionTree")
   private first: Runnable | undefined = undefined
@@ -102,8 +103,13 @@ export class System {
     if (millis === Infinity) return undefined
     let list = this.deadlines.get(millis)
     if (list === undefined) {
-      const made = new DeadlineList(this.context, this.clock, limit, () => {
-        if (this.deadlines.get(millis) === made) this.deadlines.delete(millis)
+      const made = new DeadlineList(this.context, this.clock, limit, (awake) => {
+        if (awake) {
+          this.awake.add(made)
+        } else {
+          this.awake.delete(made)
+          if (this.deadlines.get(millis) === made) this.deadlines.delete(millis)
+        }
       })
       list = made
       this.deadlines.set(millis, list)
@@ -239,7 +245,7 @@ export class System {
   }
 
   close(): void {
-    for (const list of Array.from(this.deadlines.values())) list.close()
+    for (const list of Array.from(this.awake)) list.close()
     this.alarms.close()
     this.counters.children = 0
     this.counters.flush()
